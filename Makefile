@@ -1,0 +1,71 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+PYTHON ?= python3
+PIP_FLAGS ?=
+
+# Settings of the server are environment variables; these are the ones that the targets share.
+export INFERCEPTION_MODEL_REPOSITORY ?= model_repository
+export INFERCEPTION_DEFAULT_MODEL ?= xception
+export INFERCEPTION_HOST ?= 127.0.0.1
+export INFERCEPTION_PORT ?= 8000
+
+bin := .venv/bin
+pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
+manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
+
+.DEFAULT_GOAL := help
+.PHONY: help setup export serve test lint bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/dev ## install all that developing needs into .venv
+	$(bin)/pre-commit install
+
+export: $(manifests) ## export the models that model_repository lacks
+
+serve: .venv/service $(manifests) ## install and export what is missing, then serve on 127.0.0.1:8000
+	@exec $(bin)/python -m service serve
+
+test: lint $(manifests) ## run all that CI runs
+	$(bin)/python -m pytest
+
+lint: .venv/dev ## check style, types and who imports whom
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+bench: .venv/dev $(manifests) ## measure; reports go to reports/
+	$(bin)/python -m export.measure
+
+lock: .venv/dev ## compile requirements/service.in into service.txt
+	cd requirements && ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
+		--no-header --no-emit-index-url --upgrade --quiet service.in --output-file service.txt
+
+clean: ## remove .venv, exported models and reports
+	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Each stamp is as new as the requirements it was made from.
+.venv/service: requirements/service.txt
+	@echo "== Installing what the server needs (a few seconds)"
+	$(PYTHON) -m venv .venv
+	$(pip) -r requirements/service.txt
+	@touch $@
+
+.venv/export: requirements/export.txt .venv/service
+	@echo "== Installing what exporting needs, PyTorch above all (about a minute)"
+	$(pip) -r requirements/export.txt
+	@touch $@
+
+.venv/dev: requirements/dev.txt requirements/reference.txt .venv/export
+	@echo "== Installing what tests and checks need"
+	$(pip) -r requirements/dev.txt
+	$(pip) --no-deps -r requirements/reference.txt
+	@touch $@
+
+# Exporting needs PyTorch, serving what was exported does not: hence order-only.
+$(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json: | .venv/export
+	$(bin)/python -m export xception --weights kitchenware --out $(INFERCEPTION_MODEL_REPOSITORY)
+
+$(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json: | .venv/export
+	$(bin)/python -m export inception_v4 --weights imagenet --fallback-untrained --out $(INFERCEPTION_MODEL_REPOSITORY)
