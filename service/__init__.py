@@ -1,0 +1,1 @@
+"""The HTTP server: image bytes in, labels out, from exported model files alone."""

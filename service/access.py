@@ -1,0 +1,87 @@
+"""Pure ASGI middleware round every request: its id, its stages, its ``Server-Timing``, its metrics, its log line.
+
+Not Starlette's BaseHTTPMiddleware, which hides from a handler that its client has gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.registry import Registry
+
+log = logging.getLogger("inferception.access")
+
+_SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_CLIENT_GONE = 499  # nginx' number for a client that left before its answer
+
+
+@dataclass
+class Trace:
+    """What a handler tells of its request; it is ``request.state.trace``. Times are on ``time.perf_counter``."""
+
+    request_id: str
+    arrived: float
+    model: str = ""
+    stages: dict[str, float] = field(default_factory=dict)  # seconds
+
+
+class Access:
+    """Observes every request and its answer."""
+
+    def __init__(self, app: ASGIApp, registry: Registry) -> None:
+        self._app = app
+        self._registry = registry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        trace = Trace(given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8), time.perf_counter())
+        scope.setdefault("state", {})["trace"] = trace
+        status = _CLIENT_GONE
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                trace.stages["total"] = time.perf_counter() - trace.arrived
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = trace.request_id
+                headers["Server-Timing"] = ", ".join(f"{k};dur={v * 1e3:.2f}" for k, v in trace.stages.items())
+                if self._registry.draining:
+                    headers["Connection"] = "close"  # or the next request would meet a closed door
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            self._record(scope, trace, status)
+
+    def _record(self, scope: Scope, trace: Trace, status: int) -> None:
+        metrics = self._registry.metrics
+        path: str = getattr(scope.get("route"), "path", "unknown")
+        metrics.requests.labels(trace.model, path, status).inc()
+        if trace.model:
+            for stage, seconds in trace.stages.items():
+                metrics.stage.labels(stage).observe(seconds)
+        # Probes would drown the rest.
+        level = logging.DEBUG if path.startswith(("/health", "/metrics")) else logging.INFO
+        if log.isEnabledFor(level):
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "model": trace.model,
+                "request_id": trace.request_id,
+                **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in trace.stages.items()},
+            }
+            log.log(level, "request", extra={"fields": fields})

@@ -1,0 +1,83 @@
+"""Puts the application together: routes, middleware, errors, and the models' life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.access import Access
+from service.body import BodyReader
+from service.errors import ServiceError
+from service.problems import headers_of, problem, problem_of, problem_response
+from service.registry import Registry
+from service.routes import router
+from service.settings import Settings
+
+log = logging.getLogger("inferception")
+
+
+def create_app(settings: Settings, registry: Registry, started: Callable[[BaseException | None], None]) -> FastAPI:
+    """Return the ASGI application. It loads ``registry`` while it already answers ``/health/live``.
+
+    ``started`` is called on the event loop once the models are loaded, with the error that stopped it if one did.
+    """
+
+    async def load() -> None:
+        error: BaseException | None = None
+        try:
+            await asyncio.to_thread(registry.load)
+        except Exception as failure:  # whatever it is, the server must not live on without its models
+            error = failure
+        started(error)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(load())
+        yield
+        await loading
+        registry.close()
+
+    app = FastAPI(
+        title="Inferception",
+        description="Classifies images with the Inception family.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(Access, registry=registry)
+    app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)
+    app.include_router(router)
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(ClientDisconnect)(_client_gone)
+    app.exception_handler(Exception)(_unexpected_error)
+    return app
+
+
+async def _service_error(_: Request, error: ServiceError) -> Response:
+    return problem_response(problem_of(error), headers_of(error))
+
+
+async def _validation_error(_: Request, error: RequestValidationError) -> Response:
+    detail = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    return problem_response(problem(422, detail, "invalid-parameter"))
+
+
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    return problem_response(problem(error.status_code, error.detail), dict(error.headers or {}))
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it; the access log does
+
+
+async def _unexpected_error(_: Request, __: Exception) -> Response:
+    # Starlette raises it again once this is sent, so the server's log has the traceback and the client has none.
+    return problem_response(problem(500, "unexpected error; the server's log has more"))

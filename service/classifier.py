@@ -1,0 +1,142 @@
+"""One version of one model, from image bytes to labels: decode, batch, infer, top-k."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batch_queue import BatchQueue, Priority
+from service.batcher import Batcher, Lane
+from service.budget import Budget
+from service.cost_model import CostModel
+from service.errors import InvalidManifest, InvalidParameter
+from service.image import decode
+from service.manifest import Golden, Manifest, Prediction, checked_file, read_labels, read_manifest
+from service.pixel_slab import PixelSlab
+from service.session import Session
+from service.settings import Settings
+
+# JPEG decoders and resamplers differ by a level here and there. That moves a probability by about 0.01, and can swap
+# two classes that are nearly tied; a wrong crop, a wrong colour order or a wrong kernel does far more.
+_GOLDEN_TOLERANCE = 0.05
+_GOLDEN_TIE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The answer to one image: most probable first, and where the time went, in seconds."""
+
+    predictions: list[Prediction]
+    decode_s: float
+    queue_s: float
+    infer_s: float
+    batch_size: int
+
+
+def batch_sizes(largest: int) -> list[int]:
+    """Return the fixed batch sizes: the powers of two below ``largest``, and itself."""
+    return [*(1 << i for i in range((largest - 1).bit_length())), largest]
+
+
+class Classifier:
+    """A loaded, warmed and checked model. Making one takes seconds and blocks: do it in a thread."""
+
+    def __init__(self, folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: Budget) -> None:
+        """Load ``folder`` (``<name>/<version>``). Raises InvalidManifest or DeviceUnavailable."""
+        self.manifest: Manifest = read_manifest(folder)
+        self.labels = read_labels(folder, self.manifest.labels)
+        self.variant = self.manifest.variants[0]
+        self.session = Session(checked_file(folder, self.variant), settings.device, settings.threads)
+        self._check_shapes()
+        self._max_pixels = settings.max_pixels
+        self._pixels_in_flight = pixels_in_flight
+        self._golden = self._read_golden(folder)
+        self.warm_up_s = self._warm_up(batch_sizes(settings.max_batch_size))
+        rows = settings.max_queue_size + settings.max_batch_size + settings.decode_threads
+        self.lane = Lane(
+            self.manifest.name,
+            self.session,
+            BatchQueue(CostModel(self.warm_up_s), settings.max_queue_size),
+            PixelSlab(rows, settings.max_batch_size, self.session.height, self.session.width),
+            probe=lambda: self._run_golden(1),
+        )
+        self._batcher = batcher
+
+    def __repr__(self) -> str:
+        return f"{self.manifest.name} version {self.manifest.version}"
+
+    @property
+    def unready(self) -> str | None:
+        """Why the model is not offered just now, or None when it is."""
+        return self.lane.breaker.reason
+
+    def check_admission(self, deadline: float, top_k: int, priority: Priority) -> None:
+        """Raise what ``classify`` would, without the image: InvalidParameter, Unavailable or Overloaded."""
+        if top_k > len(self.labels):
+            raise InvalidParameter(f"top_k={top_k}, but {self.manifest.name} has {len(self.labels)} classes")
+        self._batcher.check(self.lane, deadline, priority)
+
+    async def classify(self, data: bytes, *, top_k: int, deadline: float, priority: Priority) -> Classification:
+        """Classify one encoded image. ``deadline`` is on the event loop's clock.
+
+        Raises InvalidImage, ImageTooLarge, Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling
+        is safe at any moment.
+        """
+        with self._batcher.admit(self.lane, deadline, priority) as admission:
+            decode_s = await admission.decode(lambda pixels: self._decode(data, pixels))
+            answer = await admission.infer()
+        return Classification(
+            self._top(answer.probabilities, top_k), decode_s, answer.queue_s, answer.infer_s, answer.batch_size
+        )
+
+    def _decode(self, data: bytes, pixels: NDArray[np.uint8]) -> None:
+        decode(data, pixels, self.manifest.preprocessing, self._max_pixels, self._pixels_in_flight)
+
+    def _top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        return [Prediction(index=i, label=self.labels[i], probability=float(probabilities[i])) for i in order.tolist()]
+
+    def _check_shapes(self) -> None:
+        graph = (self.session.height, self.session.width, self.session.classes)
+        described = (self.manifest.input.height, self.manifest.input.width, len(self.labels))
+        if graph != described:
+            raise InvalidManifest(
+                f"{self!r}: the graph's height, width, classes are {graph}, the manifest's {described}"
+            )
+
+    def _read_golden(self, folder: Path) -> NDArray[np.uint8]:
+        golden = np.empty((len(self.manifest.golden), self.session.height, self.session.width, 3), np.uint8)
+        for sample, pixels in zip(self.manifest.golden, golden, strict=True):
+            self._decode(checked_file(folder, sample).read_bytes(), pixels)
+        return golden
+
+    def _warm_up(self, sizes: list[int]) -> dict[int, float]:
+        """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
+
+        Returns the seconds of each size. The first run of all also pays for loading: its size is timed again.
+        """
+        return {size: self._run_golden(size) for size in [*sizes, sizes[0]]}
+
+    def _run_golden(self, size: int) -> float:
+        """Return the seconds of one batch of golden samples; raises InvalidManifest unless every answer is right."""
+        images = np.resize(self._golden, (size, *self._golden.shape[1:]))  # repeated to fill the batch
+        start = time.perf_counter()
+        probabilities = self.session.run(images)
+        seconds = time.perf_counter() - start
+        for i, answer in enumerate(probabilities):
+            self._check_golden(self.manifest.golden[i % len(self._golden)], answer, size)
+        return seconds
+
+    def _check_golden(self, sample: Golden, answer: NDArray[np.float32], batch_size: int) -> None:
+        expected = sample.top_k[0]
+        off = max(abs(float(answer[p.index]) - p.probability) for p in sample.top_k)
+        if answer[expected.index] < _GOLDEN_TIE * answer.max() or off > _GOLDEN_TOLERANCE:
+            (found,) = self._top(answer, 1)
+            raise InvalidManifest(
+                f"{self!r} answers {found.label} ({found.probability:.3f}) to {sample.file} in a batch of {batch_size}"
+                f" instead of {expected.label} ({expected.probability:.3f}); re-export the model"
+            )

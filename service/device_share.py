@@ -1,0 +1,60 @@
+"""Which model's queue runs next on a shared device, and how long a newcomer would wait. Pure policy.
+
+Queues share device time fairly (start-time fair queueing, Goyal et al. 1996): each has a virtual time that grows
+by the seconds its batches take, and the least one runs next. A queue that was idle joins at the present virtual
+time, so that a model that was quiet is neither punished nor owed. Least slack first would be simpler, but under a
+flood the flooded queue's head always has the least slack, and a quiet model's requests wait as long as its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
+
+from service.batch_queue import BatchQueue, Priority
+
+K = TypeVar("K", bound=Hashable)
+
+
+class DeviceShare(Generic[K]):
+    """The queues on one device, by any key."""
+
+    def __init__(self) -> None:
+        self._queues: dict[K, BatchQueue[Any]] = {}
+        self._virtual: dict[K, float] = {}
+        self._present = 0.0
+        self._free_at = 0.0
+
+    def add(self, key: K, queue: BatchQueue[Any]) -> None:
+        """Let ``queue`` share the device."""
+        self._queues[key] = queue
+        self._virtual[key] = self._present
+
+    def remove(self, key: K) -> None:
+        """Take a queue off the device."""
+        del self._queues[key], self._virtual[key]
+
+    def next(self) -> K | None:
+        """Return the queue that may run now, or None when none has a decoded ticket."""
+        runnable = [key for key, queue in self._queues.items() if queue.runnable]
+        if not runnable:
+            return None
+        return min(runnable, key=lambda key: max(self._virtual[key], self._present))
+
+    def started(self, key: K, size: int, now: float) -> None:
+        """Charge a batch of ``size`` at its predicted cost."""
+        seconds = self._queues[key].cost.seconds(size)
+        self._present = max(self._virtual[key], self._present)
+        self._virtual[key] = self._present + seconds
+        self._free_at = now + seconds
+
+    def wait(self, key: K, priority: Priority, now: float) -> float:
+        """Return the predicted seconds before a new ticket of ``priority`` would start.
+
+        The rest of the batch that runs, what is ahead in its own queue, and of every other queue as much as a fair
+        share lets run in that time.
+        """
+        own = self._queues[key].backlog(priority)
+        share = own + self._queues[key].cost.seconds(1)
+        others = sum(min(queue.backlog(), share) for other, queue in self._queues.items() if other != key)
+        return max(0.0, self._free_at - now) + own + others

@@ -1,0 +1,132 @@
+"""Image bytes to pixels: every limit on what a client may send as a picture lives here.
+
+The evaluation preprocessing is timm's (resize the shorter side by ``crop_pct``, cut the centre square), done in
+one resample: Pillow's ``resize`` takes the crop as a box in the source's own coordinates, so pixels outside the
+crop are never computed and the enlarged intermediate image never exists.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from service.budget import Budget
+from service.errors import ImageTooLarge, InvalidImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Pillow only warns between its limit and twice that. Our own limit is below both, so neither is ever a warning.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+_EXIF_ORIENTATION = 0x0112
+# What turns the stored picture upright, by EXIF orientation (1 needs nothing).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the picture it belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """timm's evaluation terms: ``crop_mode`` "center" resizes by ``crop_pct`` and crops, "squash" takes it all."""
+
+    crop_pct: float
+    crop_mode: Literal["center", "squash"]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+def crop_box(width: int, height: int, size: int, preprocessing: Preprocessing) -> Box:
+    """Return the part of a ``width`` x ``height`` picture that becomes the ``size`` x ``size`` input.
+
+    Sizes and offsets are rounded as timm and torchvision round them for the resized picture, then scaled back.
+    """
+    if preprocessing.crop_mode == "squash":
+        return (0.0, 0.0, float(width), float(height))
+    shorter = math.floor(size / preprocessing.crop_pct)
+    if width <= height:
+        resized_width, resized_height = shorter, int(shorter * height / width)
+    else:
+        resized_width, resized_height = int(shorter * width / height), shorter
+    left = round((resized_width - size) / 2.0)
+    top = round((resized_height - size) / 2.0)
+    across, down = width / resized_width, height / resized_height
+    return (left * across, top * down, (left + size) * across, (top + size) * down)
+
+
+def _stored_box(box: Box, width: int, height: int, orientation: int) -> Box:
+    """Map a box of the upright ``width`` x ``height`` picture onto the picture as stored."""
+    left, top, right, bottom = box
+    if orientation in (2, 3, 6, 7):  # mirrored along the upright width
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):  # mirrored along the upright height
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header. Raises InvalidImage, or ImageTooLarge by the size that the header declares."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(f"the picture has more than the {max_pixels} pixels allowed") from error
+    except UnidentifiedImageError as error:
+        raise InvalidImage(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # each of Pillow's parsers raises what it likes on damaged headers
+        raise InvalidImage(f"the image's header is damaged: {error}") from error
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge(f"the picture has {image.width}x{image.height} pixels, more than the {max_pixels} allowed")
+    return image
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """Return the picture as RGB or grey, over white where it is transparent, so that resampling mixes real colours."""
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16 bits to 8; the high byte is the picture.
+        return Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode(
+    data: bytes, out: NDArray[np.uint8], preprocessing: Preprocessing, max_pixels: int, in_flight: Budget
+) -> None:
+    """Decode ``data`` into ``out``, uint8 ``[size, size, 3]`` RGB: upright, over white, the first frame.
+
+    Raises InvalidImage for what is no image, is damaged or ends early, ImageTooLarge before decoding. Safe to call
+    from several threads, and parallel there: Pillow decodes and resamples without the GIL. ``in_flight`` bounds the
+    pixels that all of them decode at a time; this one waits for its share.
+    """
+    size = out.shape[0]
+    with _open(data, max_pixels) as image, in_flight.hold(image.width * image.height):
+        try:
+            image.load()
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        except Exception as error:  # as above, for damaged pixels
+            raise InvalidImage(f"the image is damaged or ends early: {error}") from error
+        if orientation not in _UPRIGHT:
+            orientation = 1
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        box = _stored_box(crop_box(width, height, size, preprocessing), width, height, orientation)
+        square = _resizable(image).resize((size, size), _RESAMPLING[preprocessing.interpolation], box)
+    if orientation in _UPRIGHT:
+        square = square.transpose(_UPRIGHT[orientation])
+    out[...] = np.asarray(square.convert("RGB"))

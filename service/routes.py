@@ -1,0 +1,231 @@
+"""The endpoints. Each finds its model, asks the classifier and describes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from service.access import Trace
+from service.batch_queue import Priority
+from service.body import BodyReader, File
+from service.classifier import Classifier
+from service.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
+from service.metrics import CONTENT_TYPE, Metrics
+from service.problems import problem_of
+from service.registry import Registry
+from service.schemas import (
+    FileError,
+    FileResult,
+    Health,
+    ImageResult,
+    ModelInfo,
+    Models,
+    Problem,
+    Results,
+    image_result,
+    model_info,
+)
+from service.settings import Settings
+
+router = APIRouter()
+T = TypeVar("T")
+
+
+def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+def _bodies(request: Request) -> BodyReader:
+    bodies: BodyReader = request.app.state.bodies
+    return bodies
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _priority(x_priority: Annotated[Literal["high", "normal", "low"], Header()] = "normal") -> Priority:
+    return Priority[x_priority.upper()]
+
+
+Loaded = Annotated[Registry, Depends(_registry)]
+Bodies = Annotated[BodyReader, Depends(_bodies)]
+Configured = Annotated[Settings, Depends(_settings)]
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+        },
+    }
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}}
+    for status in (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+}
+
+
+@router.post("/classify", responses=_PROBLEMS, openapi_extra=_BODY)
+async def classify(
+    request: Request,
+    registry: Loaded,
+    bodies: Bodies,
+    settings: Configured,
+    priority: Annotated[Priority, Depends(_priority)],
+    model: Annotated[str | None, Query(description="model's name; the default model if left out")] = None,
+    version: Annotated[int | None, Query(ge=1, description="its version; the highest if left out")] = None,
+    top_k: Annotated[int | None, Query(ge=1, description="classes to return; 5, or all if there are fewer")] = None,
+    timeout_ms: Annotated[int | None, Query(ge=1, description="give up after this many milliseconds")] = None,
+    x_request_timeout_ms: Annotated[int | None, Header(ge=1, description="the same as timeout_ms")] = None,
+) -> ImageResult | Results:
+    """Classify an image sent as the raw body, or the `file` parts of a multipart body."""
+    asked = timeout_ms or x_request_timeout_ms or settings.default_timeout_ms
+    timeout_s = min(asked, settings.max_timeout_ms) / 1e3
+    classifier = registry.get(model, version)
+    trace: Trace = request.state.trace
+    trace.model = classifier.manifest.name
+    query = _Query(
+        classifier,
+        registry.metrics,
+        trace,
+        top_k=min(5, len(classifier.labels)) if top_k is None else top_k,
+        deadline=asyncio.get_running_loop().time() + timeout_s,
+        priority=priority,
+    )
+    try:
+        async with asyncio.timeout_at(query.deadline):
+            query.check_admission()
+            async with bodies.read(request) as files:
+                trace.stages["read"] = time.perf_counter() - trace.arrived
+                return await _unless_gone(request, query.one(files[0]) if len(files) == 1 else query.several(files))
+    except TimeoutError:
+        error = DeadlineExceeded(f"no answer within {timeout_s:g} s")
+        query.count(error)
+        raise error from None
+    except ClientDisconnect:
+        registry.metrics.disconnected.labels(trace.model).inc()
+        raise
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What one request asks of a classifier, and where to note how it went."""
+
+    classifier: Classifier
+    metrics: Metrics
+    trace: Trace
+    top_k: int
+    deadline: float
+    priority: Priority
+
+    def check_admission(self) -> None:
+        """Refuse at once, before a body is read."""
+        try:
+            self.classifier.check_admission(self.deadline, self.top_k, self.priority)
+        except ServiceError as error:
+            self.count(error)
+            raise
+
+    async def one(self, file: File) -> ImageResult:
+        """Classify a file, and report its stages."""
+        try:
+            answer = await self.classifier.classify(
+                file.data, top_k=self.top_k, deadline=self.deadline, priority=self.priority
+            )
+        except ServiceError as error:
+            self.count(error)
+            raise
+        self.metrics.images.labels(self.trace.model, "ok").inc()
+        self.trace.stages.update(decode=answer.decode_s, queue=answer.queue_s, infer=answer.infer_s)
+        return image_result(self.classifier, answer, time.perf_counter() - self.trace.arrived)
+
+    async def several(self, files: list[File]) -> Results:
+        """Classify every file on its own: one that fails has its error in its place."""
+
+        async def entry(file: File) -> FileResult | FileError:
+            try:
+                return FileResult(file=file.name, **dict(await self.one(file)))
+            except ServiceError as error:
+                return FileError(file=file.name, error=problem_of(error))
+
+        return Results(results=await asyncio.gather(*map(entry, files)))
+
+    def count(self, error: ServiceError) -> None:
+        """Count an image that got no answer."""
+        self.metrics.images.labels(self.trace.model, type(error).__name__).inc()
+        if isinstance(error, Overloaded):
+            self.metrics.shed.labels(self.trace.model, type(error).__name__).inc()
+        elif isinstance(error, DeadlineExceeded):
+            self.metrics.expired.labels(self.trace.model).inc()
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; cancel it and raise ClientDisconnect if the client goes first."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ClientDisconnect
+    finally:
+        answer.cancel()
+        leaving.cancel()
+
+
+@router.get("/models")
+async def models(registry: Loaded) -> Models:
+    """List every model in the repository: how it is served, or why it is not."""
+    failed = [
+        ModelInfo(name=name, version=int(version), ready=False, reason=reason)
+        for (name, _, version), reason in ((key.partition("/"), reason) for key, reason in registry.failures.items())
+    ]
+    return Models(models=[*map(model_info, registry), *failed])
+
+
+@router.get("/models/{name}", responses={404: _PROBLEMS[404], 503: _PROBLEMS[503]})
+async def model(name: str, registry: Loaded) -> ModelInfo:
+    """Describe the version of the model that is served by default."""
+    return model_info(registry.get(name))
+
+
+@router.get("/health/live")
+async def live() -> Health:
+    """Say that the process answers."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", responses={503: _PROBLEMS[503]})
+async def ready(registry: Loaded) -> Health:
+    """Say whether every model is loaded, warm and right about its golden samples."""
+    if registry.unready is not None:
+        raise Unavailable(registry.unready)
+    return Health(status="ready")
+
+
+@router.get("/metrics")
+async def prometheus(registry: Loaded, bodies: Bodies) -> Response:
+    """Give Prometheus its figures."""
+    registry.observe()
+    registry.metrics.body_bytes_in_flight.set(bodies.in_flight.held)
+    return Response(registry.metrics.exposition(), media_type=CONTENT_TYPE)

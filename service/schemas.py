@@ -1,0 +1,124 @@
+"""Bodies of requests and responses, as ``/docs`` shows them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.classifier import Classification, Classifier
+from service.manifest import Prediction
+
+
+class Problem(BaseModel):
+    """An error, as ``application/problem+json`` (RFC 9457)."""
+
+    type: str = Field(examples=["urn:inferception:error:invalid-image"])
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    detail: str
+
+
+class Timing(BaseModel):
+    """Where the time went, in milliseconds; ``total`` runs from the request's arrival to its answer."""
+
+    decode: float
+    queue: float
+    infer: float
+    total: float
+
+
+class ImageResult(BaseModel):
+    """The answer to one image, most probable class first."""
+
+    model: str
+    version: int
+    precision: str
+    trained: bool = Field(description="false: random weights, the labels mean nothing")
+    predictions: list[Prediction]
+    timing_ms: Timing
+    batch_size: int = Field(description="images that ran together with this one, itself included")
+
+
+class FileError(BaseModel):
+    """What was wrong with one file among several."""
+
+    file: str
+    error: Problem
+
+
+class FileResult(ImageResult):
+    """The answer to one file among several."""
+
+    file: str
+
+
+class Results(BaseModel):
+    """One entry a file, in the order they were sent."""
+
+    results: list[FileResult | FileError]
+
+
+class ModelInfo(BaseModel):
+    """A model as it is served, or why it is not."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: int
+    ready: bool
+    reason: str = Field(description="why it is not ready, or how its provider was chosen")
+    provider: str | None = None
+    precision: str | None = None
+    trained: bool | None = None
+    labels: int | None = Field(default=None, description="number of classes")
+    weights: str | None = None
+    batch_ms: dict[int, float] | None = Field(default=None, description="milliseconds by batch size, at warm-up")
+
+
+class Models(BaseModel):
+    """All models in the repository."""
+
+    models: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """Alive or ready."""
+
+    status: str
+
+
+def image_result(classifier: Classifier, answer: Classification, total_s: float) -> ImageResult:
+    """Describe ``answer``; ``total_s`` is the time since the request arrived, in seconds."""
+    return ImageResult(
+        model=classifier.manifest.name,
+        version=classifier.manifest.version,
+        precision=classifier.variant.precision,
+        trained=classifier.manifest.trained,
+        predictions=answer.predictions,
+        timing_ms=Timing(
+            decode=_milliseconds(answer.decode_s),
+            queue=_milliseconds(answer.queue_s),
+            infer=_milliseconds(answer.infer_s),
+            total=_milliseconds(total_s),
+        ),
+        batch_size=answer.batch_size,
+    )
+
+
+def model_info(classifier: Classifier) -> ModelInfo:
+    """Describe a loaded model."""
+    return ModelInfo(
+        name=classifier.manifest.name,
+        version=classifier.manifest.version,
+        ready=classifier.unready is None,
+        reason=classifier.unready or classifier.session.reason,
+        provider=classifier.session.provider,
+        precision=classifier.variant.precision,
+        trained=classifier.manifest.trained,
+        labels=len(classifier.labels),
+        weights=classifier.manifest.weights.source,
+        batch_ms={size: _milliseconds(seconds) for size, seconds in classifier.warm_up_s.items()},
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

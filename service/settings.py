@@ -1,0 +1,54 @@
+"""Every setting, its default and its bounds. Built once, in ``__main__``."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity mask, or its cgroup's quota if that is smaller.
+
+    ``os.cpu_count()`` would give the host's, and a pool sized by it thrashes inside a container.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if _CGROUP_CPU_MAX.is_file():
+        quota, period = _CGROUP_CPU_MAX.read_text().split()
+        if quota != "max":
+            cpus = min(cpus, math.ceil(int(quota) / int(period)))
+    return max(1, cpus)
+
+
+class Settings(BaseSettings):
+    """Settings of the server; each is also the environment variable ``INFERCEPTION_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="INFERCEPTION_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model_repository: Path = Field(Path("model_repository"), description="folder of exported models")
+    default_model: str | None = Field(None, description="model for requests that name none; needed with several models")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes what really works")
+    threads: int = Field(default_factory=available_cpus, ge=1, description="threads of one inference")
+    decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
+    max_batch_size: int = Field(8, ge=1, le=256, description="largest batch; a power of two")
+    max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
+    max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")
+    max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bodies held in memory at a time, in all")
+    body_timeout_ms: int = Field(5_000, ge=1, description="a body that takes longer to arrive is cut off")
+    max_connections: int = Field(1024, ge=1, description="open connections; more are answered 503 and closed")
+    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="largest picture, by its header")
+    max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels being decoded at a time, in all")
+    max_files: int = Field(32, ge=1, description="files in one multipart request")
+    default_timeout_ms: int = Field(10_000, ge=1, description="deadline of a request that sets none")
+    max_timeout_ms: int = Field(60_000, ge=1, description="longest deadline a request may set")
+    drain_grace_ms: int = Field(1_000, ge=0, description="after SIGTERM, serve on so long while load balancers notice")
+    probe_interval_ms: int = Field(5_000, ge=1, description="how often a model that keeps failing is tried again")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines are written")

@@ -1,0 +1,68 @@
+"""A real server process on a free port, for tests and load runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+START_S = 120.0
+
+
+@dataclass
+class Server:
+    """``python -m service serve``; ``url`` is known once it has announced that it is ready."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    output: list[str] = field(default_factory=list)
+    announced: threading.Event = field(default_factory=threading.Event)
+
+    def follow(self) -> None:
+        """Collect the output until the process ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line)
+            found = re.search(r"ready at (http://\S+)", line)
+            if found:
+                self.url = found[1]
+                self.announced.set()
+        self.announced.set()
+
+    def client(self, timeout: float = 60.0) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=timeout)
+
+
+@contextmanager
+def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
+    """Start a server, wait until it is ready, stop it by SIGTERM; AssertionError with its output if it never is."""
+    # Not the caller's own settings: a test says what it needs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
+    environment |= {f"INFERCEPTION_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={model_repository}"],
+        env=environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = Server(process)
+    follower = threading.Thread(target=server.follow)
+    follower.start()
+    try:
+        assert server.announced.wait(START_S), "the server did not start in time"
+        assert server.url, "".join(server.output)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+        follower.join()
+        process.stdout.close()  # type: ignore[union-attr] # it is a pipe

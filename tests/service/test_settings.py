@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import settings
+from service.settings import Settings, available_cpus
+
+
+def test_environment_sets_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERCEPTION_MAX_BATCH_SIZE", "4")
+    monkeypatch.setenv("INFERCEPTION_PORT", "1")
+    found = Settings(port=2)
+    assert (found.max_batch_size, found.port) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
+        ("PORT", "70000", "65535"),
+        ("THREADS", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_value_names_the_setting_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "serve"],
+        env=os.environ | {f"INFERCEPTION_{name}": value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"INFERCEPTION_{name}" in done.stderr
+    assert allowed in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(settings, "_CGROUP_CPU_MAX", quota)
+    quota.write_text("100000 100000\n")
+    assert available_cpus() == 1
+    quota.write_text("max 100000\n")
+    assert available_cpus() == len(os.sched_getaffinity(0))
