@@ -13,7 +13,7 @@ pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve test lint bench lock clean
+.PHONY: help setup export serve test lint bench load lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ lint: .venv/dev ## check style, types and who imports whom
 
 bench: .venv/dev $(manifests) ## measure; reports go to reports/
 	$(bin)/python -m export.measure
+	$(bin)/python -m tests.load.idle
+
+load: .venv/dev $(manifests) ## put the server under load (half an hour); reports go to reports/load
+	$(bin)/python -m tests.load
 
 lock: .venv/dev ## compile requirements/service.in into service.txt
 	cd requirements && ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \

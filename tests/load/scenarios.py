@@ -1,0 +1,203 @@
+"""What the server promises under load, a function each. All start their own server, so each can run alone.
+
+Capacity is measured where it is used, just before: the speed of a shared machine wanders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from tests.load.bench import CLIENTS, Bench, Plan
+from tests.load.open_loop import poisson
+from tests.load.report import Bar, Report, Run, one_by_one, percentile
+
+log = logging.getLogger("load")
+
+Scenario = Callable[[Plan], Coroutine[Any, Any, list[Report]]]
+
+
+async def capacity(plan: Plan) -> list[Report]:
+    """Measure the best sustained rate, and what a request takes when it is alone."""
+    with plan.bench() as bench:
+        alone = await bench.closed_loop(plan.model, 1, 20)
+        full = await bench.closed_loop(plan.model, CLIENTS, 25)
+    figures = {f"alone_p{p}_ms": percentile(alone.accepted(), p) * 1e3 for p in (50, 99)}
+    figures |= {f"batch_{size}_ms": ms for size, ms in bench.models[plan.model]["batch_ms"].items()}
+    return [Report("capacity", full, _sound(full), figures)]
+
+
+async def overload(plan: Plan, name: str, timeout_ms: int | None) -> list[Report]:
+    """Offer twice the capacity: useful work goes on at full rate, and the rest is told at once."""
+    with plan.bench() as bench:
+        before = await bench.capacity(plan.model)
+        run = await _at_rate(bench, 2 * before, 60, timeout_ms=timeout_ms)
+        after = await bench.capacity(plan.model)
+    best = (before + after) / 2
+    bars = [
+        Bar("goodput over best sustained rate", run.goodput() / best, 0.95, at_least=True),
+        Bar("p99 of accepted work, s", percentile(run.accepted(), 99), run.deadline_s),
+        Bar("p99 of refusals, ms", percentile(run.refused(), 99) * 1e3, 50),
+        Bar("refusals without Retry-After", sum(not o.says_when for o in run.of("refused")), 0),
+        Bar("memory, last third over middle third, growth", run.growth(), 0.02),
+        *_sound(run),
+    ]
+    return [Report(name, run, bars, {"capacity_before_per_s": before, "capacity_after_per_s": after})]
+
+
+async def steady(plan: Plan) -> list[Report]:
+    """Offer 80 % of the capacity: nobody waits long."""
+    with plan.bench() as bench:
+        rate = await bench.capacity(plan.model)
+        run = await _at_rate(bench, 0.8 * rate, 60)
+        batch_1 = bench.batch_1_s(plan.model)
+    p99 = percentile(run.accepted(), 99)
+    # What the same and what very many arrivals would wait for a server that answers one by one at this capacity.
+    same = one_by_one([o.intended for o in run.outcomes], 1 / rate)
+    many = one_by_one(poisson(0.8 * rate, 100_000 / rate), 1 / rate)
+    figures = {
+        "capacity_per_s": rate,
+        "batch_1_ms": batch_1 * 1e3,
+        "md1_p99_same_arrivals_ms": percentile(same, 99) * 1e3,
+        "md1_p99_ms": percentile(many, 99) * 1e3,
+    }
+    return [Report("steady", run, [Bar("p99 over batch-1 time", p99 / batch_1, 4), *_sound(run)], figures)]
+
+
+async def neighbour(plan: Plan) -> list[Report]:
+    """Flood each of two models at three times its capacity, while the other receives a fifth of its own."""
+    reports = []
+    with plan.bench() as bench:
+        others = [name for name in bench.models if name != plan.model]
+        if not others:
+            raise RuntimeError("neighbour needs a second model in the repository; export one, or leave it out")
+        rates = {name: await bench.capacity(name) for name in (plan.model, others[0])}
+        for watched, flooded in (rates, reversed(rates)):
+            seconds = plan.seconds(120)
+            calm = poisson(0.2 * rates[watched], seconds)
+            flood = poisson(3 * rates[flooded], seconds, seed=1)
+            unloaded = await bench.open_loop(bench.workload(watched), calm, seconds)
+            run, rest = await asyncio.gather(
+                bench.open_loop(bench.workload(watched), calm, seconds),
+                bench.open_loop(bench.workload(flooded), flood, seconds),
+            )
+            before, after = percentile(unloaded.accepted(), 99), percentile(run.accepted(), 99)
+            bars = [
+                Bar(f"p99 of {watched} over its unloaded p99", after / before, 3),
+                Bar("share of its requests answered right", len(run.of("right")) / len(run.outcomes), 0.99, True),
+                *_sound(run),
+                *_sound(rest, f" for {flooded}"),
+            ]
+            figures = {"unloaded_p99_ms": before * 1e3, "flood_goodput_per_s": rest.goodput()}
+            figures |= {f"capacity_{name}_per_s": rate for name, rate in rates.items()}
+            reports.append(Report(f"neighbour-{watched}", run, bars, figures))
+    return reports
+
+
+async def drain(plan: Plan) -> list[Report]:
+    """End the server by SIGTERM at full load, again and again: whatever was sent before is answered."""
+    loop, chance = asyncio.get_running_loop(), random.Random(0)  # noqa: S311 - repeatable, not secret
+    rate, runs, lost, dirty, in_flight, exit_s = 0.0, list[Run](), 0, 0, list[int](), list[float]()
+    for number in range(1, (2 if plan.quick else 10) + 1):
+        with plan.bench() as bench:
+            rate = rate or await bench.capacity(plan.model)
+            seconds = plan.seconds(7)
+            load = asyncio.create_task(_at_rate(bench, 1.5 * rate, seconds, seed=number))
+            await asyncio.sleep(seconds * chance.uniform(0.5, 0.8))
+            signalled = loop.time()
+            bench.server.process.send_signal(signal.SIGTERM)
+            code = await asyncio.to_thread(bench.server.process.wait, 60)
+            exit_s.append(loop.time() - signalled)
+            runs.append(await load)
+        sent = [o for o in runs[-1].outcomes if o.sent < signalled]
+        in_flight.append(sum(o.finished > signalled for o in sent))
+        lost += sum(o.kind == "unanswered" for o in sent)
+        dirty += code != 0
+        log.info("drain %d: %d in flight, exit code %d after %.1f s", number, in_flight[-1], code, exit_s[-1])
+    outcomes, memory = [o for run in runs for o in run.outcomes], [m for run in runs for m in run.memory]
+    run = Run(runs[0].start, runs[-1].end, runs[0].deadline_s, outcomes, memory)
+    bars = [
+        Bar("requests lost that were sent before the signal", lost, 0),
+        Bar("answers wrong or failed", len(run.of("wrong", "failed")), 0),
+        Bar("exits with another code than 0", dirty, 0),
+        Bar("requests in flight at the signal, fewest", min(in_flight), 1, at_least=True),
+    ]
+    figures = {"drains": len(runs), "exit_s_most": max(exit_s)}
+    return [Report("drain", run, bars, figures)]
+
+
+async def vanish(plan: Plan) -> list[Report]:
+    """Let 30 % of the clients close their socket within a second, at twice the capacity, so that most of them queue.
+
+    The goodput tells: if the work of those who left were done, the others would get 70 % of the capacity.
+    """
+    with plan.bench() as bench:
+        rate = await bench.capacity(plan.model)
+        counters = partial(_counters, bench)
+        before = counters()
+        run = await _at_rate(bench, 2 * rate, 60, vanishing=0.3)
+        await bench.closed_loop(plan.model, 1, 0)  # one answer: the batch that ran last has ended
+        after = counters()
+        depth = bench.metric("inferception_queue_depth")
+    disconnected, inferred = (late - early for early, late in zip(before, after, strict=True))
+    gone, answered = max(1, len(run.of("vanished"))), len(run.of("right", "wrong")) + 1
+    bars = [
+        Bar("goodput over capacity", run.goodput() / rate, 0.85, at_least=True),
+        Bar("images inferred for nobody, over vanished", (inferred - answered) / gone, 0.2),
+        Bar("disconnects counted, off by this share of the vanished", abs(disconnected - gone) / gone, 0.1),
+        Bar("queue depth afterwards", depth, 0),
+        Bar("memory, last third over middle third, growth", run.growth(), 0.02),
+        *_sound(run),
+    ]
+    return [Report("vanish", run, bars, {"capacity_per_s": rate, "disconnected": disconnected, "inferred": inferred})]
+
+
+async def soak(plan: Plan) -> list[Report]:
+    """Offer 70 % of the capacity for ten minutes: memory stays where it is after the first."""
+    with plan.bench() as bench:
+        rate = await bench.capacity(plan.model)
+        run = await _at_rate(bench, 0.7 * rate, 600)
+    settled = run.start + (run.end - run.start) / 10
+    most = max(size for time, size in run.memory if time > settled)
+    bars = [Bar("memory, most after the first minute, growth", most / run.resident(1 / 20, 1 / 10) - 1, 0.05)]
+    return [Report("soak", run, [*bars, *_sound(run)], {"capacity_per_s": rate})]
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "capacity": capacity,
+    "overload": partial(overload, name="overload", timeout_ms=None),
+    "overload-1s": partial(overload, name="overload-1s", timeout_ms=1000),
+    "steady": steady,
+    "neighbour": neighbour,
+    "drain": drain,
+    "vanish": vanish,
+    "soak": soak,
+}
+
+
+async def _at_rate(bench: Bench, rate: float, seconds: float, *, seed: int = 0, **options: float | None) -> Run:
+    seconds = bench.plan.seconds(seconds)
+    return await bench.open_loop(
+        bench.workload(bench.plan.model, seed=seed, **options), poisson(rate, seconds, seed), seconds
+    )
+
+
+def _sound(run: Run, whose: str = "") -> list[Bar]:
+    """What must hold under any load."""
+    return [
+        Bar(f"requests unanswered{whose}", len(run.of("unanswered")), 0),
+        Bar(f"answers wrong or failed{whose}", len(run.of("wrong", "failed")), 0),
+    ]
+
+
+def _counters(bench: Bench) -> tuple[float, float]:
+    """Return how many clients were seen to disconnect, and how many images ran in a batch."""
+    return (
+        bench.metric("inferception_disconnected_total"),
+        bench.metric("inferception_batch_size_sum", model=bench.plan.model),
+    )
