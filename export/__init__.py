@@ -1,0 +1,1 @@
+"""PyTorch weights to fused, verified ONNX files with a manifest, offline."""

@@ -1,0 +1,111 @@
+"""Command line: ``python -m export MODEL`` puts a model into the model repository."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from export.repository import staged_version, version_folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export one model and return the exit code: 0, or 1 after one line on stderr that says what went wrong."""
+    args = _parse(argv)
+    name = args.name or args.model
+    folder = version_folder(args.out, name, args.version)
+    if args.if_missing and (folder / "manifest.json").is_file():
+        print(f"{folder} is there already")
+        return 0
+
+    # Here and not above: torch takes seconds to import, and the answer above needs none.
+    start = time.perf_counter()
+    with _stage("import torch"):
+        from export.photos import labelled_photos
+        from export.pipeline import export_version, load
+        from export.verify import VerificationError
+        from models.weights import WeightsUnavailable
+
+    try:
+        labels = args.labels and args.labels.read_text(encoding="utf-8").splitlines()
+        photos = labelled_photos()
+        try:
+            with _stage(f"load {args.model} with {args.weights} weights"):
+                loaded = load(args.model, args.weights, photos, labels)
+        except WeightsUnavailable as error:
+            if not args.fallback_untrained:
+                raise
+            _warn_untrained(args.model, args.weights, error)
+            with _stage(f"make {args.model} with random weights"):
+                loaded = load(args.model, "untrained", photos, labels)
+        with staged_version(args.out, name, args.version) as staging:
+            agreement = export_version(staging, loaded, photos, name=name, version=args.version, stage=_stage)
+    except (WeightsUnavailable, VerificationError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(
+        f"{folder} written in {time.perf_counter() - start:.1f} s: on {agreement.images} photos ONNX Runtime and torch "
+        f"agree to {agreement.logits:.0e} of the logits' spread"
+    )
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m export", description="Turn PyTorch weights into a served model.")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="the architecture: xception or inception_v4")
+    add("--weights", default="imagenet", help="imagenet, kitchenware, untrained or a file (default: %(default)s)")
+    add("--labels", type=Path, metavar="FILE", help="the classes' names, one a line in UTF-8")
+    add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s")
+    add("--name", type=_name, help="what the service calls the model (default: MODEL)")
+    add("--version", type=_version, default=1, help="a positive integer (default: %(default)s)")
+    add("--if-missing", action="store_true", help="do nothing when the version is there already")
+    add("--fallback-untrained", action="store_true", help="export random weights when those named can't be had")
+    return parser.parse_args(argv)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must start with a letter or digit and hold only those, '.', '_', '-'"
+        )
+    return text
+
+
+def _version(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+@contextmanager
+def _stage(title: str) -> Iterator[None]:
+    start = time.perf_counter()
+    print(f"{title} ...", end=" ", flush=True)
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.perf_counter() - start:.1f} s", flush=True)
+
+
+def _warn_untrained(model: str, weights: str, error: Exception) -> None:
+    lines = [
+        f"{model}: NO {weights.upper()} WEIGHTS, EXPORTING RANDOM ONES INSTEAD",
+        "Its answers will mean nothing; only its speed is real.",
+        "",
+        *textwrap.wrap(str(error), 90),
+    ]
+    width = max(map(len, lines))
+    rows = (f"# {line:<{width}} #" for line in lines)
+    print("", "#" * (width + 4), *rows, "#" * (width + 4), "", sep="\n", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Exact rewrites of a network: fewer and cheaper operators that compute the same function.
+
+Each rewrites a ``torch.fx`` graph of layers in place, in evaluation mode, and is exact for any weights. They work in
+float64, where the rounding of the new weights is far below float32's; ``fuse`` casts at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.layers import SameMaxPool2d
+from models.spec import Preprocessing
+
+
+class _LayerTracer(fx.Tracer):
+    """Traces down to layers. SameMaxPool2d stays whole, because it looks at its input's size."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, SameMaxPool2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace_layers(model: nn.Module) -> fx.GraphModule:
+    """Return a float64 copy of ``model``, in evaluation mode, as a graph of its layers."""
+    model = copy.deepcopy(model).double().eval()
+    return fx.GraphModule(model, _LayerTracer().trace(model))
+
+
+def fuse(model: nn.Module, preprocessing: Preprocessing) -> fx.GraphModule:
+    """Return a copy of ``model`` with every rewrite applied.
+
+    It maps RGB pixels, uint8 ``[n, height, width, 3]``, to the float32 logits ``[n, num_classes]`` that ``model``
+    gives for those pixels normalised as ``preprocessing`` says.
+    """
+    graph = trace_layers(model)
+    fold_batch_norm(graph)
+    fold_normalisation(graph, preprocessing)
+    move_pool_after_projection(graph)
+    graph.float()
+    return graph
+
+
+def fold_batch_norm(graph: fx.GraphModule) -> None:
+    """Fold each BatchNorm into the convolution before it."""
+    # In evaluation BatchNorm is s y + t for each channel, and s (W x + b) + t = (s W) x + (s b + t).
+    for before, conv, node, norm in _chained_layers(graph):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            graph.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+    _tidy(graph)
+
+
+def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> None:
+    """Fold ``(x / 255 - mean) / std`` into the first convolution, so that the input is uint8 ``[n, h, w, 3]``.
+
+    Raises ValueError unless the network starts with one convolution without padding or groups.
+    """
+    # W ((x / 255 - m) / s) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean and std of each input channel.
+    # Padding would break this: its zeros join after normalisation, where a zero stands for the mean.
+    (images,) = graph.graph.find_nodes(op="placeholder")
+    first, *others = images.users
+    conv = graph.get_submodule(first.target) if first.op == "call_module" else None
+    if others or not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0) or conv.groups != 1:
+        raise ValueError("normalisation folds only into a first convolution without padding or groups")
+    mean = conv.weight.new_tensor(preprocessing.mean).view(1, 3, 1, 1)
+    std = conv.weight.new_tensor(preprocessing.std).view(1, 3, 1, 1)
+    shift = (conv.weight * mean / std).sum((1, 2, 3))
+    conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
+    conv.weight = nn.Parameter(conv.weight / (255 * std))
+    with graph.graph.inserting_before(first):
+        planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # of bytes: a quarter of floats' traffic
+        weight = graph.graph.get_attr(f"{first.target}.weight")
+        pixels = graph.graph.call_method("type_as", (planes, weight))
+    first.replace_input_with(images, pixels)
+    _tidy(graph)
+
+
+def move_pool_after_projection(graph: fx.GraphModule) -> None:
+    """Exchange each stride-1 average pool with the 1x1 convolution behind it, if that reduces the channels."""
+    # Padding is not counted, so a pooled pixel is a mean, sum_q a_q x_q with sum_q a_q = 1 and the same a_q in all
+    # channels. The convolution treats each pixel alike, so W (sum_q a_q x_q) + b = sum_q a_q (W x_q + b).
+    for before, pool, node, conv in _chained_layers(graph):
+        if not (isinstance(pool, nn.AvgPool2d) and isinstance(conv, nn.Conv2d)):
+            continue
+        is_mean = not pool.count_include_pad and pool.divisor_override is None
+        is_pixelwise = (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
+        is_cheaper = pool.stride in (1, (1, 1)) and conv.out_channels < conv.in_channels
+        if is_mean and is_pixelwise and is_cheaper:
+            before.target, node.target = node.target, before.target
+    _tidy(graph)
+
+
+def _chained_layers(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module, fx.Node, nn.Module]]:
+    """Yield each layer with the next one, as node and module, where nothing else reads the first's output."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and len(node.users) == 1:
+            (user,) = node.users
+            if user.op == "call_module":
+                yield node, graph.get_submodule(node.target), user, graph.get_submodule(user.target)
+
+
+def _tidy(graph: fx.GraphModule) -> None:
+    graph.delete_all_unused_submodules()
+    graph.graph.lint()
+    graph.recompile()

@@ -1,0 +1,131 @@
+"""A fused network to one ONNX file that says nothing about the machine that wrote it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import onnx
+import onnxscript
+import torch
+from torch import Tensor, nn
+
+# The set in which torch's translations are written: later ones only pass through a version converter, change none of
+# the operators used here, and fewer runtimes read them.
+OPSET = 18
+
+_FOLDED_AWAY = {"BatchNormalization", "Sub", "Div"}
+_ABSOLUTE_PATH = re.compile(r"(?<![\w./])(/[\w.-]+/|[A-Za-z]:\\)")
+
+
+class _WithProbabilities(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(images)
+        return logits.softmax(1), logits
+
+
+def _global_average_pool(x: onnxscript.FLOAT, output_size: Sequence[int]) -> onnxscript.FLOAT:
+    """Translate AdaptiveAvgPool2d(1) to the one operator it is, not to torch's ten for any size."""
+    if tuple(output_size) != (1, 1):
+        raise ValueError(f"adaptive pooling to {tuple(output_size)} has no translation, only to (1, 1)")
+    return onnxscript.opset18.GlobalAveragePool(x)
+
+
+def trace(network: nn.Module, size: int) -> onnx.ModelProto:
+    """Translate ``network`` to ONNX: the same bytes each time from the same versions, in whatever folder.
+
+    ``network`` maps uint8 ``[n, size, size, 3]`` to float32 logits ``[n, classes]``. The graph maps ``images`` to
+    ``probabilities`` and ``logits``, for any n.
+    """
+    with _without_known_noise():
+        program = torch.onnx.export(
+            _WithProbabilities(network).eval(),
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch would take a batch of 1 for a constant
+            input_names=["images"],
+            output_names=["probabilities", "logits"],
+            dynamic_shapes=({0: "batch"},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table={torch.ops.aten.adaptive_avg_pool2d.default: _global_average_pool},
+        )
+    model = cast("torch.onnx.ONNXProgram", program).model_proto
+    _strip(model)
+    return model
+
+
+def check_contract(model: onnx.ModelProto, *, size: int, classes: int) -> None:
+    """Raise ValueError, naming every breach, unless ``model`` is what the service and its hosts may rely on.
+
+    That is: ``images`` uint8 ``[batch, size, size, 3]`` to ``probabilities`` and ``logits``, both float32
+    ``[batch, classes]``; no other dynamic dimension in any value; BatchNorm and normalisation folded away; no
+    absolute path anywhere.
+    """
+    graph = model.graph
+    breaches = []
+    signature = {value.name: _type(value) for value in (*graph.input, *graph.output)}
+    expected = {
+        "images": ("UINT8", ["batch", size, size, 3]),
+        "probabilities": ("FLOAT", ["batch", classes]),
+        "logits": ("FLOAT", ["batch", classes]),
+    }
+    if signature != expected:
+        breaches.append(f"its inputs and outputs are {signature}, not {expected}")
+    for value in graph.value_info:
+        batch, *others = _type(value)[1] or [0]
+        if batch != "batch" or not all(isinstance(side, int) and side > 0 for side in others):
+            breaches.append(f"{value.name} has the shape {_type(value)[1]}: only the first dimension may be dynamic")
+    if unfolded := {node.op_type for node in graph.node} & _FOLDED_AWAY:
+        breaches.append(f"it still computes {', '.join(sorted(unfolded))}")
+    if path := _ABSOLUTE_PATH.search(str(_without_weights(model))):
+        breaches.append(f"it holds an absolute path ({path.group()}...)")
+    if breaches:
+        raise ValueError(f"the exported graph breaks its contract: {'; '.join(breaches)}")
+
+
+def _type(value: onnx.ValueInfoProto) -> tuple[str, list[int | str]]:
+    tensor = value.type.tensor_type
+    sides = [side.dim_param or side.dim_value for side in tensor.shape.dim]
+    return onnx.TensorProto.DataType.Name(tensor.elem_type), sides
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for tensor in bare.graph.initializer:
+        tensor.ClearField("raw_data")
+    return bare
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove torch's notes, stack traces with the paths of this machine among them, and repeated shapes of weights."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    weights = {tensor.name for tensor in graph.initializer}
+    activations = [value for value in graph.value_info if value.name not in weights]
+    graph.ClearField("value_info")
+    graph.value_info.extend(activations)
+
+
+@contextmanager
+def _without_known_noise() -> Iterator[None]:
+    """Silence what torch's exporter says on every run: that torchvision is absent, and a deprecation of its own."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            yield
+    finally:
+        registration.setLevel(level)

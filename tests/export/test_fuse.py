@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from export.fuse import fold_batch_norm, fold_normalisation, fuse, move_pool_after_projection, trace_layers
+from models.spec import Preprocessing
+from models.weights import LoadedModel
+
+IMAGENET_STATISTICS = Preprocessing(crop_pct=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="session", params=["trained_xception", "live_inception_v4"])
+def loaded(request: pytest.FixtureRequest) -> LoadedModel:
+    found: LoadedModel = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def pixels(squashed: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(squashed[[0, 2]])  # a plate and a knife
+
+
+def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """The networks' input in float64, as ``export.photos.normalise`` makes it in float32."""
+    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
+    return ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def run(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = network(images)
+    return logits
+
+
+@pytest.fixture(scope="session")
+def expected(loaded: LoadedModel, pixels: Tensor) -> Tensor:
+    """The float64 logits of the network as it was written, on activations that are alive."""
+    logits = run(copy.deepcopy(loaded.model).double(), normalised(pixels, loaded.preprocessing))
+    assert (logits[0] - logits[1]).abs().max() > 1e-2
+    return logits
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """The largest difference is under 1e-9 of what sets the two images apart."""
+    assert found.dtype == torch.float64
+    assert (found - expected).abs().max() < 1e-9 * (expected[0] - expected[1]).abs().max()
+
+
+def count(graph: fx.GraphModule, kind: type[nn.Module]) -> int:
+    return sum(isinstance(graph.get_submodule(str(node.target)), kind) for node in layers(graph))
+
+
+def layers(graph: fx.GraphModule) -> list[fx.Node]:
+    return graph.graph.find_nodes(op="call_module")
+
+
+def test_fold_batch_norm(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:
+    graph = trace_layers(loaded.model)
+    convolutions = count(graph, nn.Conv2d)
+    assert count(graph, nn.BatchNorm2d) == {"xception": 40, "inception_v4": 149}[loaded.spec.name]
+    fold_batch_norm(graph)
+    assert count(graph, nn.BatchNorm2d) == 0
+    assert count(graph, nn.Conv2d) == convolutions
+    assert_same(run(graph, normalised(pixels, loaded.preprocessing)), expected)
+
+
+def test_fold_batch_norm_leaves_a_convolution_with_another_reader() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(x)
+            normed: Tensor = self.norm(y)
+            return y + normed
+
+    graph = trace_layers(Both())
+    fold_batch_norm(graph)
+    assert count(graph, nn.BatchNorm2d) == 1
+
+
+def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:
+    graph = trace_layers(loaded.model)
+    fold_normalisation(graph, loaded.preprocessing)
+    assert pixels.dtype == torch.uint8
+    assert_same(run(graph, pixels), expected)
+
+
+def test_fold_normalisation_of_unequal_channels(pixels: Tensor) -> None:
+    """The catalogued networks have one mean and std for all channels, and no bias of their own."""
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=True)))
+    expected = run(graph, normalised(pixels, IMAGENET_STATISTICS))
+    fold_normalisation(graph, IMAGENET_STATISTICS)
+    assert_same(run(graph, pixels), expected)
+
+
+@pytest.mark.parametrize(
+    "first", [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 3, 3, groups=3), nn.ReLU()], ids=["padding", "groups", "none"]
+)
+def test_fold_normalisation_refuses_what_would_not_be_exact(first: nn.Module) -> None:
+    with pytest.raises(ValueError, match="without padding or groups"):
+        fold_normalisation(trace_layers(nn.Sequential(first)), IMAGENET_STATISTICS)
+
+
+def test_move_pool_after_projection(live_inception_v4: LoadedModel, pixels: Tensor) -> None:
+    def pools_first(graph: fx.GraphModule) -> list[bool]:
+        kinds = [type(graph.get_submodule(str(node.target))) for node in layers(graph)]
+        return [after is nn.Conv2d for kind, after in itertools.pairwise(kinds) if kind is nn.AvgPool2d]
+
+    graph = trace_layers(live_inception_v4.model)
+    images = normalised(pixels, live_inception_v4.preprocessing)
+    expected = run(graph, images)
+    assert pools_first(graph) == [True] * 14
+    move_pool_after_projection(graph)
+    assert pools_first(graph) == [False] * 14
+    assert_same(run(graph, images), expected)
+
+
+@pytest.mark.parametrize(
+    ("pool", "conv"),
+    [
+        (nn.AvgPool2d(3, 1, 1), nn.Conv2d(8, 4, 1)),  # counts padding, so border weights don't sum to 1
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False, divisor_override=2), nn.Conv2d(8, 4, 1)),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 4, 3)),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 4, 1, padding=1)),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 4, 1, stride=2)),
+        (nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(8, 4, 1)),  # exact, but four times the products
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 16, 1)),  # exact, but twice the averages
+    ],
+)
+def test_move_pool_after_projection_leaves_others(pool: nn.Module, conv: nn.Module) -> None:
+    graph = trace_layers(nn.Sequential(pool, conv))
+    before = graph.code
+    move_pool_after_projection(graph)
+    assert graph.code == before
+
+
+def test_fuse_applies_all_and_leaves_the_original_alone(trained_xception: LoadedModel, pixels: Tensor) -> None:
+    state = {key: value.clone() for key, value in trained_xception.model.state_dict().items()}
+    network = fuse(trained_xception.model, trained_xception.preprocessing)
+    assert count(network, nn.BatchNorm2d) == 0
+    logits = run(network, pixels)
+    expected = run(trained_xception.model, normalised(pixels, trained_xception.preprocessing).float())
+    assert logits.dtype == torch.float32
+    assert (logits - expected).abs().max() < 1e-4 * (expected[0] - expected[1]).abs().max()
+    assert all(torch.equal(value, state[key]) for key, value in trained_xception.model.state_dict().items())
