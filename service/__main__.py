@@ -6,17 +6,17 @@ import argparse
 import logging
 import socket
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 
 from service import logs
-from service.app import create_app
 from service.errors import StartupError
 from service.registry import Registry
-from service.server import DrainingServer
 from service.settings import Settings
+
+log = logging.getLogger("inferception")
 
 
 def main() -> None:
@@ -45,20 +45,16 @@ def _settings(arguments: dict[str, Any]) -> Settings:
 
 def _serve(settings: Settings) -> int:
     registry = Registry(settings)
-    exit_code = 0
+    loader = ThreadPoolExecutor(1, "load")
+    loading = loader.submit(registry.load)
+    # Models load while the web framework is imported, which takes a third of a second.
+    import uvicorn
 
-    def started(error: BaseException | None) -> None:
-        nonlocal exit_code
-        if error is None:
-            _announce(listener, registry)
-            return
-        exit_code = 1
-        server.should_exit = True
-        logging.getLogger("inferception").error("can't start: %s", error, exc_info=not isinstance(error, StartupError))
+    from service.app import create_app
+    from service.server import DrainingServer
 
-    app = create_app(settings, registry, started)
     config = uvicorn.Config(
-        app,
+        create_app(settings, registry),
         settings.host,
         settings.port,
         log_config=None,
@@ -68,16 +64,32 @@ def _serve(settings: Settings) -> int:
     )
     server = DrainingServer(config, registry.drain, settings.drain_grace_ms / 1e3)
     listener = config.bind_socket()
+    listener.listen(config.backlog)
+    failed = False
+
+    def loaded(loading: Future[None]) -> None:
+        nonlocal failed
+        error = loading.exception()
+        if error is None:
+            _announce(listener, registry)
+            return
+        failed = True
+        log.error("can't start: %s", error, exc_info=None if isinstance(error, StartupError) else error)
+        server.should_exit = True
+
+    loading.add_done_callback(loaded)
     server.run([listener])
-    return exit_code
+    return int(failed)
 
 
 def _announce(listener: socket.socket, registry: Registry) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{host}:{port}"
-    names = sorted({classifier.manifest.name for classifier in registry})
-    print(f"\n  Inferception is ready at {url}  ({', '.join(names)}; API at {url}/docs)")
-    print(f"  curl -F file=@photo.jpg '{url}/classify?model={names[-1]}&top_k=3'\n", flush=True)
+    print(f"\n  Inferception is ready at {url}  (API at {url}/docs). Try it:\n")
+    for classifier in registry:
+        sample = classifier.folder / classifier.manifest.golden[0].file
+        print(f"    curl -F file=@{sample} '{url}/classify?model={classifier.manifest.name}&top_k=2'")
+    print(flush=True)
 
 
 def _check(settings: Settings) -> int:
@@ -88,7 +100,7 @@ def _check(settings: Settings) -> int:
         print(f"can't start: {error}", file=sys.stderr)
         return 1
     for classifier in registry:
-        times = ", ".join(f"{size}: {seconds * 1e3:.0f}" for size, seconds in classifier.warm_up_s.items())
+        times = ", ".join(f"{size}: {seconds * 1e3:.0f}" for size, seconds in sorted(classifier.warm_up_s.items()))
         print(
             f"ok    {classifier!r}  {classifier.variant.precision} on {classifier.session.provider} "
             f"({classifier.session.reason}); {len(classifier.manifest.golden)} golden samples right; "

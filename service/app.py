@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -20,28 +18,13 @@ from service.registry import Registry
 from service.routes import router
 from service.settings import Settings
 
-log = logging.getLogger("inferception")
 
-
-def create_app(settings: Settings, registry: Registry, started: Callable[[BaseException | None], None]) -> FastAPI:
-    """Return the ASGI application. It loads ``registry`` while it already answers ``/health/live``.
-
-    ``started`` is called on the event loop once the models are loaded, with the error that stopped it if one did.
-    """
-
-    async def load() -> None:
-        error: BaseException | None = None
-        try:
-            await asyncio.to_thread(registry.load)
-        except Exception as failure:  # whatever it is, the server must not live on without its models
-            error = failure
-        started(error)
+def create_app(settings: Settings, registry: Registry) -> FastAPI:
+    """Return the ASGI application. It answers 503 until ``registry`` is loaded, and closes it when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(load())
         yield
-        await loading
         registry.close()
 
     app = FastAPI(

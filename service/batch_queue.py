@@ -10,6 +10,7 @@ The rules:
 from __future__ import annotations
 
 import bisect
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
@@ -105,13 +106,16 @@ class BatchQueue(Generic[T]):
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def take(self, now: float) -> Batch[T]:
-        """Remove and return the next batch; without tickets when nothing is decoded."""
+    def take(self, now: float, longest: float = math.inf) -> Batch[T]:
+        """Remove and return the next batch; without tickets when nothing is decoded.
+
+        It takes at most ``longest`` seconds if smaller batches allow.
+        """
         earliest = now + self.cost.seconds(1)
         dropped = [ticket for ticket in self._waiting if ticket.deadline < earliest]
         ready = [ticket for ticket in self._waiting if ticket.decoded and ticket.deadline >= earliest]
         size = self.cost.next_size(len(ready)) if ready else 0
-        while size > 1 and now + self.cost.seconds(size) > min(ticket.deadline for ticket in ready[:size]):
+        while size > 1 and self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
             size = max(smaller for smaller in self.cost.sizes if smaller < size)
         tickets = ready[:size]
         gone = {*dropped, *tickets}

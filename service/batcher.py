@@ -179,7 +179,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while (lane := self._share.next()) is not None:
-            batch = lane.queue.take(now)
+            batch = lane.queue.take(now, self._share.longest(lane, now))
             for ticket in batch.dropped:
                 if not ticket.answer.done():
                     ticket.answer.set_exception(DeadlineExceeded("no batch could have answered before the deadline"))

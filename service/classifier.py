@@ -47,6 +47,7 @@ class Classifier:
 
     def __init__(self, folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: Budget) -> None:
         """Load ``folder`` (``<name>/<version>``). Raises InvalidManifest or DeviceUnavailable."""
+        self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         self.labels = read_labels(folder, self.manifest.labels)
         self.variant = self.manifest.variants[0]
@@ -54,7 +55,7 @@ class Classifier:
         self._check_shapes()
         self._max_pixels = settings.max_pixels
         self._pixels_in_flight = pixels_in_flight
-        self._golden = self._read_golden(folder)
+        self._golden = self._read_golden()
         self.warm_up_s = self._warm_up(batch_sizes(settings.max_batch_size))
         rows = settings.max_queue_size + settings.max_batch_size + settings.decode_threads
         self.lane = Lane(
@@ -108,18 +109,18 @@ class Classifier:
                 f"{self!r}: the graph's height, width, classes are {graph}, the manifest's {described}"
             )
 
-    def _read_golden(self, folder: Path) -> NDArray[np.uint8]:
+    def _read_golden(self) -> NDArray[np.uint8]:
         golden = np.empty((len(self.manifest.golden), self.session.height, self.session.width, 3), np.uint8)
         for sample, pixels in zip(self.manifest.golden, golden, strict=True):
-            self._decode(checked_file(folder, sample).read_bytes(), pixels)
+            self._decode(checked_file(self.folder, sample).read_bytes(), pixels)
         return golden
 
     def _warm_up(self, sizes: list[int]) -> dict[int, float]:
         """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
 
-        Returns the seconds of each size. The first run of all also pays for loading: its size is timed again.
+        Returns the seconds of each size. The largest runs first, and pays for the memory that all of them use.
         """
-        return {size: self._run_golden(size) for size in [*sizes, sizes[0]]}
+        return {size: self._run_golden(size) for size in reversed(sizes)}
 
     def _run_golden(self, size: int) -> float:
         """Return the seconds of one batch of golden samples; raises InvalidManifest unless every answer is right."""

@@ -4,16 +4,23 @@ Queues share device time fairly (start-time fair queueing, Goyal et al. 1996): e
 by the seconds its batches take, and the least one runs next. A queue that was idle joins at the present virtual
 time, so that a model that was quiet is neither punished nor owed. Least slack first would be simpler, but under a
 flood the flooded queue's head always has the least slack, and a quiet model's requests wait as long as its own.
+
+A batch can't be interrupted, so a newcomer waits for the one that runs. While several models are in use, none may
+run a batch so long that the others notice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
 from service.batch_queue import BatchQueue, Priority
 
 K = TypeVar("K", bound=Hashable)
+
+_IN_USE_S = 10.0  # a model that ran within this time is in use
+_NOTICE = 4.0  # a wait of this many times its own batch of one is what a model's clients notice
 
 
 class DeviceShare(Generic[K]):
@@ -22,6 +29,7 @@ class DeviceShare(Generic[K]):
     def __init__(self) -> None:
         self._queues: dict[K, BatchQueue[Any]] = {}
         self._virtual: dict[K, float] = {}
+        self._ran_at: dict[K, float] = {}
         self._present = 0.0
         self._free_at = 0.0
 
@@ -33,6 +41,7 @@ class DeviceShare(Generic[K]):
     def remove(self, key: K) -> None:
         """Take a queue off the device."""
         del self._queues[key], self._virtual[key]
+        self._ran_at.pop(key, None)
 
     def next(self) -> K | None:
         """Return the queue that may run now, or None when none has a decoded ticket."""
@@ -47,6 +56,16 @@ class DeviceShare(Generic[K]):
         self._present = max(self._virtual[key], self._present)
         self._virtual[key] = self._present + seconds
         self._free_at = now + seconds
+        self._ran_at[key] = now
+
+    def longest(self, key: K, now: float) -> float:
+        """Return the seconds that a batch of this queue may take, for the sake of the other models in use."""
+        others = [
+            queue.cost.seconds(1)
+            for other, queue in self._queues.items()
+            if other != key and (queue.runnable or now - self._ran_at.get(other, -math.inf) < _IN_USE_S)
+        ]
+        return _NOTICE * min(others, default=math.inf)
 
     def wait(self, key: K, priority: Priority, now: float) -> float:
         """Return the predicted seconds before a new ticket of ``priority`` would start.

@@ -116,7 +116,7 @@ def model_info(classifier: Classifier) -> ModelInfo:
         trained=classifier.manifest.trained,
         labels=len(classifier.labels),
         weights=classifier.manifest.weights.source,
-        batch_ms={size: _milliseconds(seconds) for size, seconds in classifier.warm_up_s.items()},
+        batch_ms={size: _milliseconds(seconds) for size, seconds in sorted(classifier.warm_up_s.items())},
     )
 
 

@@ -7,6 +7,7 @@ session either runs on the provider it names or does not exist.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,13 @@ class Session:
         return result
 
 
+@functools.cache
+def _share_arena() -> None:
+    """Make the CPU arena that all sessions of this process share; onnxruntime allows one."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)
+
+
 def _create(model: Path, device: Literal["cpu", "cuda"], threads: int) -> ort.InferenceSession:
     provider = _PROVIDERS[device]
     if provider not in ort.get_available_providers():
@@ -59,8 +67,11 @@ def _create(model: Path, device: Literal["cpu", "cuda"], threads: int) -> ort.In
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Memory planned by shape is kept for each batch size; without the plans all sizes share one arena.
+    # Memory planned by shape is kept for each batch size; without the plans all sizes and all models, which take
+    # turns, share one arena.
     options.enable_mem_pattern = False
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Decoding shares the cores: a pool that spins between operators would take them from it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -83,6 +84,18 @@ def test_a_quiet_model_saves_up_no_claim() -> None:
     assert set(ran) == {"busy", "quiet"}
 
 
+def test_batches_are_short_while_another_model_is_in_use() -> None:
+    device, queues = share(flooded=0.1, quiet=0.1)
+    assert device.longest("flooded", 0.0) == math.inf
+    put(device, queues, "quiet", 1, 0.0)
+    device.started("quiet", queues["quiet"].take(0.0).size, 0.0)
+    put(device, queues, "flooded", 8, 1.0)
+    longest = device.longest("flooded", 1.0)
+    assert longest == pytest.approx(4 * 0.12)
+    assert queues["flooded"].take(1.0, longest).size == 4
+    assert device.longest("flooded", 60.0) == math.inf
+
+
 def test_the_wait_counts_what_runs_what_is_ahead_and_a_fair_share_of_others() -> None:
     device, queues = share(own=0.1, other=0.1)
     assert device.wait("own", Priority.NORMAL, 0.0) == 0.0
@@ -128,7 +141,7 @@ def test_every_ticket_ends_exactly_once_and_in_time(
         """Start a batch if there is one; return when the device is free."""
         while (name := device.next()) is not None:
             ready = [t for t in admitted if owner[t] == name and t.decoded and t not in ended]
-            batch = queues[name].take(now)
+            batch = queues[name].take(now, device.longest(name, now))
             for ticket in batch.dropped:
                 end(ticket, "dropped")
             if not batch.tickets:
