@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import socket
 import sys
@@ -71,6 +72,8 @@ def _serve(settings: Settings) -> int:
         nonlocal failed
         error = loading.exception()
         if error is None:
+            gc.collect()
+            gc.freeze()  # what is there now stays: later collections needn't walk it
             _announce(listener, registry)
             return
         failed = True

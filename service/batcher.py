@@ -95,7 +95,7 @@ class Admission(Ticket):
         # On the thread's own future: asyncio's is cancelled at once, while the decoder still writes.
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self.released_by_device))
         seconds = await asyncio.wrap_future(work)
-        self.decoded_at = loop.time()
+        self.decoded_at = time.perf_counter()
         return seconds
 
     def _decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
@@ -193,12 +193,12 @@ class Batcher:
         self._share.started(lane, batch.size, now)
         pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size)
         run = loop.run_in_executor(self._runner, lane.session.run, pixels)
-        run.add_done_callback(functools.partial(self._finished, lane, batch, now))
+        run.add_done_callback(functools.partial(self._finished, lane, batch, time.perf_counter()))
 
     def _finished(
         self, lane: Lane, batch: Batch[Admission], started: float, run: asyncio.Future[NDArray[np.float32]]
     ) -> None:
-        seconds = asyncio.get_running_loop().time() - started
+        seconds = time.perf_counter() - started  # finer than the loop's clock
         self._running = False
         error = run.exception()
         if error is None and len(run.result()) != batch.size:
