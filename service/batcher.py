@@ -141,10 +141,6 @@ class Batcher:
         """Serve one more model."""
         self._share.add(lane, lane.queue)
 
-    def remove(self, lane: Lane) -> None:
-        """Serve a model no more."""
-        self._share.remove(lane)
-
     def check(self, lane: Lane, deadline: float, priority: Priority) -> None:
         """Raise what ``admit`` would raise now. Costs nothing, so it comes before a body is read."""
         if lane.breaker.reason is not None:

@@ -38,11 +38,6 @@ class DeviceShare(Generic[K]):
         self._queues[key] = queue
         self._virtual[key] = self._present
 
-    def remove(self, key: K) -> None:
-        """Take a queue off the device."""
-        del self._queues[key], self._virtual[key]
-        self._ran_at.pop(key, None)
-
     def next(self) -> K | None:
         """Return the queue that may run now, or None when none has a decoded ticket."""
         runnable = [key for key, queue in self._queues.items() if queue.runnable]

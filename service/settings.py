@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes what really works")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads of one inference")
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
-    max_batch_size: int = Field(8, ge=1, le=256, description="largest batch")
+    max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")
     max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bodies held in memory at a time, in all")

@@ -24,7 +24,7 @@ LABELLED = 9
 
 @pytest.fixture(scope="module")
 def server(model_repository: Path) -> Iterator[Server]:
-    with serving(model_repository) as running:
+    with serving(model_repository, body_timeout_ms=2000) as running:
         yield running
 
 
@@ -181,16 +181,52 @@ def test_a_body_declared_too_large_is_refused(client: httpx2.Client) -> None:
     assert_problem(classify(client, b"x" * (LIMIT + 1)), 413, str(LIMIT))
 
 
+def connected(server: Server) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
 def test_an_endless_body_is_refused_while_it_is_read(server: Server) -> None:
     """No Content-Length, and never an end: only a limit on what was read can answer."""
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with connected(server) as connection:
         head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"%x\r\n" % (1 << 20) + b"x" * (1 << 20) + b"\r\n"
         for _ in range(LIMIT // (1 << 20) + 1):
             connection.sendall(chunk)
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_stops_coming_is_cut_off(server: Server) -> None:
+    with connected(server) as connection:
+        head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+        connection.sendall(f"{head}Content-Length: 1000\r\n\r\nonly this".encode())
+        answer = b""
+        while chunk := connection.recv(1000):  # the server closes it
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not arrive" in answer
+
+
+def test_a_client_that_leaves_is_noticed_and_its_place_freed(server: Server, labelled: list[tuple[bytes, str]]) -> None:
+    data = labelled[0][0]
+    head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+    def metric(name: str) -> float:
+        lines = observer.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f'{name}{{model="xception"'))
+
+    with server.client() as observer:
+        before = metric("inferception_disconnected_total")
+        leaving = [connected(server) for _ in range(8)]
+        for connection in leaving:
+            connection.sendall(request)
+        for connection in leaving:
+            connection.close()
+        while metric("inferception_queue_depth") or metric("inferception_queue_bytes"):
+            pass
+        assert metric("inferception_disconnected_total") > before
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
@@ -223,6 +259,11 @@ def test_bad_parameters(client: httpx2.Client, parameters: dict[str, Any], detai
     assert_problem(classify(client, _png(), **parameters), 422, detail)
 
 
+def test_an_unknown_priority_is_named(client: httpx2.Client) -> None:
+    answer = client.post("/classify?model=xception", content=_png(), headers={"X-Priority": "urgent"})
+    assert_problem(answer, 422, "'high', 'normal' or 'low'")
+
+
 def test_multipart_without_a_file(client: httpx2.Client) -> None:
     answer = client.post("/classify?model=xception", data={"a": "b"}, files={"other": b"x"})
     assert_problem(answer, 422, "no part named 'file'")
@@ -252,7 +293,7 @@ def test_models_tell_provider_precision_and_origin(client: httpx2.Client) -> Non
     assert model["labels"] == 6
     assert model["ready"] is True
     assert "kitchenware" in model["weights"]
-    assert set(model["batch_ms"]) == {"1", "2", "4", "8"}
+    assert set(model["batch_ms"]) == {"1", "2", "4", "6"}
 
 
 def test_health_metrics_and_docs(client: httpx2.Client) -> None:
