@@ -126,14 +126,17 @@ def test_a_bad_file_among_good_ones_fails_alone(client: httpx2.Client, labelled:
     assert bad["error"]["status"] == 400
 
 
-def test_sixteen_clients_fill_batches_and_never_swap_answers(server: Server, labelled: list[tuple[bytes, str]]) -> None:
+def test_sixteen_clients_fill_batches_and_never_swap_answers(
+    model_repository: Path, labelled: list[tuple[bytes, str]]
+) -> None:
+    """On a server of their own: while another model is in use, batches are kept short for its sake."""
     rounds, clients = 6, 16
     together = threading.Barrier(clients)
 
     def client_run(number: int) -> list[int]:
         data, label = labelled[number % LABELLED]
         sizes = []
-        with server.client() as client:
+        with fresh.client() as client:
             together.wait(30)
             for _ in range(rounds):
                 answer = classify(client, data)
@@ -141,7 +144,7 @@ def test_sixteen_clients_fill_batches_and_never_swap_answers(server: Server, lab
                 sizes.append(answer.json()["batch_size"])
         return sizes
 
-    with ThreadPoolExecutor(clients) as pool:
+    with serving(model_repository) as fresh, ThreadPoolExecutor(clients) as pool:
         sizes = [size for run in pool.map(client_run, range(clients)) for size in run]
     batches = sum(1 / size for size in sizes)  # an image in a batch of n is an nth of a batch
     assert len(sizes) == rounds * clients
