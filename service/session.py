@@ -73,7 +73,7 @@ def _create(model: Path, device: Literal["cpu", "cuda"], threads: int) -> ort.In
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Long enough to bridge the gaps between operators, too short to take the cores from decoding after the last.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if device != "cpu":
         # A node that the device can't run is an error, not a slow answer.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
