@@ -52,6 +52,7 @@ def _serve(settings: Settings) -> int:
     import uvicorn
 
     from service.app import create_app
+    from service.connection import bounded_connection
     from service.server import DrainingServer
 
     config = uvicorn.Config(
@@ -61,7 +62,7 @@ def _serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning",
         access_log=False,
-        limit_concurrency=settings.max_connections,
+        http=bounded_connection(settings.max_connections, 2 * settings.body_timeout_ms / 1e3),
     )
     server = DrainingServer(config, registry.drain, settings.drain_grace_ms / 1e3)
     listener = config.bind_socket()

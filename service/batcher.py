@@ -90,16 +90,15 @@ class Admission(Ticket):
     async def decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
         """Run ``decode`` on the row in a decoder thread; return the seconds it took. Its errors pass through."""
         self._in_use = True
-        work = self._batcher.decoders.submit(self._decode, decode)
-        loop = asyncio.get_running_loop()
-        # On the thread's own future: asyncio's is cancelled at once, while the decoder still writes.
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self.released_by_device))
-        seconds = await asyncio.wrap_future(work)
+        work = asyncio.get_running_loop().run_in_executor(self._batcher.decoders, self._decode, decode)
+        work.add_done_callback(lambda _: self.released_by_device())
+        # A decoder that writes can't be stopped: the row stays its own until it ends.
+        seconds = await asyncio.shield(work)
         self.decoded_at = time.perf_counter()
         return seconds
 
     def _decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
-        if self.answer.done():  # shed while it waited for a decoder
+        if self.answer.done():  # shed, or its client gone, while it waited for a decoder
             return 0.0
         start = time.perf_counter()
         decode(self._lane.pixels[self.row])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel
@@ -34,7 +35,6 @@ from service.schemas import (
 )
 
 router = APIRouter()
-T = TypeVar("T")
 
 
 # Read straight from the application: each FastAPI dependency would add its share to an idle request's latency.
@@ -90,21 +90,20 @@ async def classify(
         priority=Priority[x_priority.upper()],
     )
     try:
-        async with asyncio.timeout_at(query.deadline):
+        async with asyncio.timeout_at(query.deadline) as patience:
             query.check_admission()
-            async with request.app.state.bodies.read(request) as files:
+            async with request.app.state.bodies.read(request) as files, _ends_with_client(request, patience):
                 trace.stages["read"] = time.perf_counter() - trace.arrived
-                work = query.one(files[0]) if len(files) == 1 else query.several(files)
-                answer: BaseModel = await _unless_gone(request, work)
+                answer: BaseModel = await (query.one(files[0]) if len(files) == 1 else query.several(files))
                 # Made by ourselves a line ago: FastAPI's check of it would cost more than the rest of the answer.
                 return Response(answer.model_dump_json(), media_type="application/json")
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):
+        if await request.is_disconnected():
+            registry.metrics.disconnected.labels(trace.model).inc()
+            raise ClientDisconnect from None
         error = DeadlineExceeded(f"no answer within {timeout_s:g} s")
         query.count(error)
         raise error from None
-    except ClientDisconnect:
-        registry.metrics.disconnected.labels(trace.model).inc()
-        raise
 
 
 @dataclass(frozen=True)
@@ -159,22 +158,20 @@ class _Query:
             self.metrics.expired.labels(self.trace.model).inc()
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns; cancel it and raise ClientDisconnect if the client goes first."""
+@asynccontextmanager
+async def _ends_with_client(request: Request, patience: asyncio.Timeout) -> AsyncIterator[None]:
+    """Let ``patience`` run out at once when the client goes: both ends of a request take the same path."""
 
-    async def gone() -> None:
+    async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        patience.reschedule(0.0)
 
-    answer, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    listening = asyncio.create_task(listen())
     try:
-        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise ClientDisconnect
+        yield
     finally:
-        answer.cancel()
-        leaving.cancel()
+        listening.cancel()
 
 
 @router.get("/models")

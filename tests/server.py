@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -39,6 +41,12 @@ class Server:
 
     def client(self, timeout: float = 60.0) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=timeout)
+
+
+def connected(server: Server) -> socket.socket:
+    """Open a connection for what no HTTP client would send."""
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 @contextmanager

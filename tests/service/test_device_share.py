@@ -91,8 +91,8 @@ def test_batches_are_short_while_another_model_is_in_use() -> None:
     device.started("quiet", queues["quiet"].take(0.0).size, 0.0)
     put(device, queues, "flooded", 8, 1.0)
     longest = device.longest("flooded", 1.0)
-    assert longest == pytest.approx(4 * 0.12)
-    assert queues["flooded"].take(1.0, longest).size == 4
+    assert longest == pytest.approx(2 * 0.12)
+    assert queues["flooded"].take(1.0, longest).size == 2
     assert device.longest("flooded", 60.0) == math.inf
 
 

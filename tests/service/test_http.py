@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 import struct
 import threading
 import zlib
@@ -16,7 +15,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.server import Server, serving
+from tests.server import Server, connected, serving
 
 LIMIT = 20_000_000
 LABELLED = 9
@@ -184,11 +183,6 @@ def test_a_body_declared_too_large_is_refused(client: httpx2.Client) -> None:
     assert_problem(classify(client, b"x" * (LIMIT + 1)), 413, str(LIMIT))
 
 
-def connected(server: Server) -> socket.socket:
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
 def test_an_endless_body_is_refused_while_it_is_read(server: Server) -> None:
     """No Content-Length, and never an end: only a limit on what was read can answer."""
     with connected(server) as connection:
@@ -284,6 +278,30 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(client: httpx2.Client)
     assert int(answer.headers["retry-after"]) >= 1
 
 
+def test_a_deadline_that_passes_in_the_queue_is_answered_then(client: httpx2.Client, server: Server) -> None:
+    """Work of higher priority, which came later, pushes a request past the deadline that it was admitted for."""
+    alone_ms = client.get("/models/xception").json()["batch_ms"]["1"]
+    ahead, timeout_ms = 60, int(10 * alone_ms)
+
+    def ask(priority: str, timeout_ms: int) -> httpx2.Response:
+        with server.client() as own:
+            return own.post(
+                "/classify",
+                params={"model": "xception", "timeout_ms": timeout_ms},
+                content=_png(),
+                headers={"Content-Type": "image/png", "X-Priority": priority},
+            )
+
+    with ThreadPoolExecutor(ahead) as pool:
+        first = [pool.submit(ask, "high", 60_000) for _ in range(4)]
+        low = pool.submit(ask, "low", timeout_ms)
+        rest = [pool.submit(ask, "high", 60_000) for _ in range(ahead - 4)]
+    assert {answer.result().status_code for answer in (*first, *rest)} == {200}
+    assert_problem(low.result(), 504, "no answer within")
+    late_ms = float(low.result().headers["server-timing"].rpartition("total;dur=")[2]) - timeout_ms
+    assert 0 <= late_ms < 3 * alone_ms
+
+
 def test_unknown_path_and_method(client: httpx2.Client) -> None:
     assert_problem(client.get("/nothing"), 404, "Not Found")
     assert_problem(client.get("/classify"), 405, "Method Not Allowed")
@@ -296,7 +314,7 @@ def test_models_tell_provider_precision_and_origin(client: httpx2.Client) -> Non
     assert model["labels"] == 6
     assert model["ready"] is True
     assert "kitchenware" in model["weights"]
-    assert set(model["batch_ms"]) == {"1", "2", "4", "6"}
+    assert set(model["batch_ms"]) == {"1", "3", "6"}
 
 
 def test_health_metrics_and_docs(client: httpx2.Client) -> None:

@@ -1,0 +1,82 @@
+"""uvicorn's HTTP connection with the limits it lacks: on heads, on the time of a request, on connections.
+
+``BodyReader`` answers a slow or large body with its own problem; what is cut off here never gets that far: a head that
+trickles or has no end, and a body that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.problems import problem, problem_response
+
+_MAX_HEAD_BYTES = 64 * 1024
+
+
+def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol class, bounded.
+
+    A connection is closed when a request, or the first byte of the first one, takes longer than ``arrival_s`` seconds
+    to arrive. Connections beyond ``max_connections`` are answered 503; beyond twice as many they are closed unheard.
+    """
+    full = problem_response(
+        problem(503, f"all {max_connections} connections are in use", "too-many-connections"),
+        {"Retry-After": "1", "Connection": "close"},
+    )
+
+    class BoundedConnection(HttpToolsProtocol):
+        _arrival: asyncio.TimerHandle
+        _in_head = True
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+            super().connection_made(transport)
+            self._arrival = self.loop.call_later(arrival_s, self._overdue)
+            if len(self.connections) > 2 * max_connections:
+                transport.abort()
+            elif len(self.connections) > max_connections:
+                self.app = full
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._arrival.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+            if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(431, f"the request's head has more than the {_MAX_HEAD_BYTES} bytes allowed")
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._in_head = True
+            self._arrival.cancel()
+            self._arrival = self.loop.call_later(arrival_s, self._overdue)
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._arrival.cancel()
+            super().on_message_complete()
+
+        def _overdue(self) -> None:
+            if self.flow.read_paused:  # it is the server that is not reading
+                self._arrival = self.loop.call_later(arrival_s, self._overdue)
+            else:
+                self.transport.close()
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, msg)
+
+        def _refuse(self, status: int, detail: str) -> None:
+            """Answer a request that never reached the application, and close."""
+            body = problem(status, detail).model_dump_json().encode()
+            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+            self.transport.close()
+
+    return BoundedConnection

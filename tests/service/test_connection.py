@@ -1,0 +1,106 @@
+"""What never reaches the application: too many connections, heads that trickle or never end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.server import Server, connected, serving
+
+CONNECTIONS = 4
+
+
+@pytest.fixture(scope="module")
+def server(model_repository: Path) -> Iterator[Server]:
+    with serving(model_repository, body_timeout_ms=250) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small_server(model_repository: Path) -> Iterator[Server]:
+    with serving(model_repository, max_connections=CONNECTIONS) as running:
+        yield running
+
+
+def answer(connection: socket.socket) -> tuple[str, bytes]:
+    """Return status line and body of what comes until the server closes the connection."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    return head.decode().partition("\r\n")[0], body
+
+
+def is_answered(connection: socket.socket) -> bool:
+    """Ask for something on a connection that stays open."""
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
+    received = b""
+    while not received.endswith(b"}") and (chunk := connection.recv(65536)):
+        received += chunk
+    return received.startswith(b"HTTP/1.1 200")
+
+
+def assert_live(server: Server) -> None:
+    with server.client() as client:
+        assert client.get("/health/live").status_code == 200
+
+
+def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(connected(small_server)) for _ in range(CONNECTIONS)]
+        assert all(map(is_answered, open_ones))  # so the server has seen them all
+        one_more = stack.enter_context(connected(small_server))
+        one_more.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
+        status, body = answer(one_more)
+        assert status == "HTTP/1.1 503 Service Unavailable"
+        assert json.loads(body)["type"] == "urn:inferception:error:too-many-connections"
+        assert is_answered(open_ones[0])
+    assert_live(small_server)
+
+
+def test_twice_too_many_connections_are_closed_unheard(small_server: Server) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(small_server)) for _ in range(2 * CONNECTIONS + 1)]
+        assert silent[-1].recv(1000) == b""
+        assert is_answered(silent[0])
+    assert_live(small_server)
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /classify HTTP/1.1\r\nHost: te"])
+def test_a_head_that_stops_coming_is_cut_off(server: Server, sent: bytes) -> None:
+    with connected(server) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000) == b""
+    assert_live(server)
+
+
+def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
+    """The refusal of a wrong parameter comes before the body, of which the rest never comes."""
+    with connected(server) as connection:
+        head = b"POST /classify?top_k=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
+        connection.sendall(head)
+        assert answer(connection)[0].startswith("HTTP/1.1 422")
+    assert_live(server)
+
+
+def test_a_head_without_end_is_refused(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Endless: " + b"x" * 70_000)
+        status, body = answer(connection)
+    assert status == "HTTP/1.1 431 Request Header Fields Too Large"
+    assert "65536 bytes" in json.loads(body)["detail"]
+    assert_live(server)
+
+
+def test_what_is_not_http_is_told_so(server: Server) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"\x16\x03\x01 not http\r\n\r\n")
+        status, body = answer(connection)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert json.loads(body)["status"] == 400
+    assert_live(server)
