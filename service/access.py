@@ -5,6 +5,7 @@ Not Starlette's BaseHTTPMiddleware, which hides from a handler that its client h
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -60,6 +61,7 @@ class Access:
                 if self._registry.draining:
                     headers["Connection"] = "close"  # or the next request would meet a closed door
             await send(message)
+            await asyncio.sleep(0)  # uvloop writes once all that is ready has run: let the answer go first
 
         try:
             await self._app(scope, receive, send_observed)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -37,7 +36,6 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
     app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)
     app.include_router(router)
     app.exception_handler(ServiceError)(_service_error)
-    app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientDisconnect)(_client_gone)
     app.exception_handler(Exception)(_unexpected_error)
@@ -46,11 +44,6 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
 
 async def _service_error(_: Request, error: ServiceError) -> Response:
     return problem_response(problem_of(error), headers_of(error))
-
-
-async def _validation_error(_: Request, error: RequestValidationError) -> Response:
-    detail = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    return problem_response(problem(422, detail, "invalid-parameter"))
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:

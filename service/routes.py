@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
@@ -19,6 +19,7 @@ from service.body import File
 from service.classifier import Classifier
 from service.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.metrics import CONTENT_TYPE, Metrics
+from service.parameters import Parameters
 from service.problems import problem_of
 from service.registry import Registry
 from service.schemas import (
@@ -43,7 +44,8 @@ def _registry(request: Request) -> Registry:
     return registry
 
 
-_BODY = {
+_DESCRIPTION = {
+    "parameters": Parameters.openapi(),
     "requestBody": {
         "required": True,
         "content": {
@@ -56,7 +58,7 @@ _BODY = {
                 }
             },
         },
-    }
+    },
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}}
@@ -64,30 +66,23 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/classify", response_model=ImageResult | Results, responses=_PROBLEMS, openapi_extra=_BODY)
-async def classify(
-    request: Request,
-    model: Annotated[str | None, Query(description="model's name; the default model if left out")] = None,
-    version: Annotated[int | None, Query(ge=1, description="its version; the highest if left out")] = None,
-    top_k: Annotated[int | None, Query(ge=1, description="classes to return; 5, or all if there are fewer")] = None,
-    timeout_ms: Annotated[int | None, Query(ge=1, description="give up after this many milliseconds")] = None,
-    x_request_timeout_ms: Annotated[int | None, Header(ge=1, description="the same as timeout_ms")] = None,
-    x_priority: Annotated[Literal["high", "normal", "low"], Header(description="low is shed first")] = "normal",
-) -> Response:
+@router.post("/classify", response_model=ImageResult | Results, responses=_PROBLEMS, openapi_extra=_DESCRIPTION)
+async def classify(request: Request) -> Response:
     """Classify an image sent as the raw body, or the `file` parts of a multipart body."""
     registry, settings = _registry(request), request.app.state.settings
-    asked = timeout_ms or x_request_timeout_ms or settings.default_timeout_ms
-    timeout_s = min(asked, settings.max_timeout_ms) / 1e3
-    classifier = registry.get(model, version)
+    asked = Parameters.of(request)
+    timeout_ms = asked.timeout_ms or asked.timeout_header_ms or settings.default_timeout_ms
+    timeout_s = min(timeout_ms, settings.max_timeout_ms) / 1e3
+    classifier = registry.get(asked.model, asked.version)
     trace: Trace = request.state.trace
     trace.model = classifier.manifest.name
     query = _Query(
         classifier,
         registry.metrics,
         trace,
-        top_k=min(5, len(classifier.labels)) if top_k is None else top_k,
+        top_k=asked.top_k or min(5, len(classifier.labels)),
         deadline=asyncio.get_running_loop().time() + timeout_s,
-        priority=Priority[x_priority.upper()],
+        priority=Priority[asked.priority.upper()],
     )
     try:
         async with asyncio.timeout_at(query.deadline) as patience:
