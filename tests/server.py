@@ -49,6 +49,15 @@ def connected(server: Server) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
+def received(connection: socket.socket) -> tuple[str, bytes]:
+    """Return the status line and the body of what comes until the server closes the connection."""
+    answer = b""
+    while chunk := connection.recv(65536):
+        answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.decode().partition("\r\n")[0], body
+
+
 @contextmanager
 def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
     """Start a server, wait until it is ready, stop it by SIGTERM; AssertionError with its output if it never is."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import Server, connected, serving
+from tests.server import Server, connected, received, serving
 
 CONNECTIONS = 4
 
@@ -27,22 +27,13 @@ def small_server(model_repository: Path) -> Iterator[Server]:
         yield running
 
 
-def answer(connection: socket.socket) -> tuple[str, bytes]:
-    """Return status line and body of what comes until the server closes the connection."""
-    received = b""
-    while chunk := connection.recv(65536):
-        received += chunk
-    head, _, body = received.partition(b"\r\n\r\n")
-    return head.decode().partition("\r\n")[0], body
-
-
 def is_answered(connection: socket.socket) -> bool:
     """Ask for something on a connection that stays open."""
     connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
-    received = b""
-    while not received.endswith(b"}") and (chunk := connection.recv(65536)):
-        received += chunk
-    return received.startswith(b"HTTP/1.1 200")
+    answer = b""
+    while not answer.endswith(b"}") and (chunk := connection.recv(65536)):
+        answer += chunk
+    return answer.startswith(b"HTTP/1.1 200")
 
 
 def assert_live(server: Server) -> None:
@@ -56,7 +47,7 @@ def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
         assert all(map(is_answered, open_ones))  # so the server has seen them all
         one_more = stack.enter_context(connected(small_server))
         one_more.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
-        status, body = answer(one_more)
+        status, body = received(one_more)
         assert status == "HTTP/1.1 503 Service Unavailable"
         assert json.loads(body)["type"] == "urn:inferception:error:too-many-connections"
         assert is_answered(open_ones[0])
@@ -84,14 +75,14 @@ def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
     with connected(server) as connection:
         head = b"POST /classify?top_k=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head)
-        assert answer(connection)[0].startswith("HTTP/1.1 422")
+        assert received(connection)[0].startswith("HTTP/1.1 422")
     assert_live(server)
 
 
 def test_a_head_without_end_is_refused(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX-Endless: " + b"x" * 70_000)
-        status, body = answer(connection)
+        status, body = received(connection)
     assert status == "HTTP/1.1 431 Request Header Fields Too Large"
     assert "65536 bytes" in json.loads(body)["detail"]
     assert_live(server)
@@ -100,7 +91,7 @@ def test_a_head_without_end_is_refused(server: Server) -> None:
 def test_what_is_not_http_is_told_so(server: Server) -> None:
     with connected(server) as connection:
         connection.sendall(b"\x16\x03\x01 not http\r\n\r\n")
-        status, body = answer(connection)
+        status, body = received(connection)
     assert status == "HTTP/1.1 400 Bad Request"
     assert json.loads(body)["status"] == 400
     assert_live(server)
