@@ -57,6 +57,12 @@ class Run:
     outcomes: list[Outcome]
     memory: list[tuple[float, int]] = field(default_factory=list)
 
+    @classmethod
+    def of_all(cls, runs: Sequence[Run]) -> Run:
+        """Return several runs, one after another, as one."""
+        outcomes, memory = [o for run in runs for o in run.outcomes], [m for run in runs for m in run.memory]
+        return cls(runs[0].start, runs[-1].end, runs[0].deadline_s, outcomes, memory)
+
     def of(self, *kinds: Kind) -> list[Outcome]:
         """Return the outcomes of these kinds."""
         return [outcome for outcome in self.outcomes if outcome.kind in kinds]
