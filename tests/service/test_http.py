@@ -285,7 +285,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(client: httpx2.Client)
 def test_a_deadline_that_passes_in_the_queue_is_answered_then(client: httpx2.Client, server: Server) -> None:
     """Work of higher priority, which came later, keeps a request from the batch that it was admitted for."""
     alone_ms = client.get("/models/xception").json()["batch_ms"]["1"]
-    timeout_ms, png = int(20 * alone_ms), _png()
+    timeout_ms, png = int(30 * alone_ms), _png()
 
     def request(priority: str, timeout_ms: int) -> bytes:
         head = f"POST /classify?model=xception&timeout_ms={timeout_ms} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
