@@ -10,13 +10,14 @@ export INFERCEPTION_PORT ?= 8000
 
 bin := .venv/bin
 pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
+photos := .cache/photos
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve test lint bench load lock clean
+.PHONY: help setup export serve test lint bench load locust locust-smoke lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/dev ## install all that developing needs into .venv
 	$(bin)/pre-commit install
@@ -42,12 +43,19 @@ bench: .venv/dev $(manifests) ## measure; reports go to reports/
 load: .venv/dev $(manifests) ## put the server under load (half an hour); reports go to reports/load
 	$(bin)/python -m tests.load
 
+locust: .venv/dev $(photos) ## open Locust's web page on http://127.0.0.1:8089, for a server that runs (make serve)
+	$(bin)/python -m locust -f tests/load/locustfile.py,tests/load/shapes.py --class-picker --web-host 127.0.0.1 \
+		--host http://$(INFERCEPTION_HOST):$(INFERCEPTION_PORT) --photos $(photos)
+
+locust-smoke: .venv/dev $(manifests) ## run Locust for half a minute against a server of its own; reports go to reports/locust
+	$(bin)/python -m pytest tests/load/test_locust.py -k smoke
+
 lock: .venv/dev ## compile requirements/service.in into service.txt
 	cd requirements && ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
 		--no-header --no-emit-index-url --upgrade --quiet service.in --output-file service.txt
 
 clean: ## remove .venv, exported models and reports
-	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Each stamp is as new as the requirements it was made from.
 .venv/service: requirements/service.txt
@@ -66,6 +74,9 @@ clean: ## remove .venv, exported models and reports
 	$(pip) -r requirements/dev.txt
 	$(pip) --no-deps -r requirements/reference.txt
 	@touch $@
+
+$(photos): | .venv/export
+	$(bin)/python -m tests.load.photos $@
 
 # Exporting needs PyTorch, serving what was exported does not: hence order-only.
 $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json: | .venv/export

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service import logs
+from service import logs, tracing
 from service.errors import StartupError
 from service.registry import Registry
 from service.settings import Settings
@@ -45,6 +45,11 @@ def _settings(arguments: dict[str, Any]) -> Settings:
 
 
 def _serve(settings: Settings) -> int:
+    try:
+        tracing.configure()
+    except StartupError as error:
+        log.error("can't start: %s", error)
+        return 1
     registry = Registry(settings)
     loader = ThreadPoolExecutor(1, "load")
     loading = loader.submit(registry.load)

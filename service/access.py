@@ -19,6 +19,7 @@ from service.registry import Registry
 
 log = logging.getLogger("inferception.access")
 
+PROBES = ("/health", "/metrics")  # paths that are asked so often that they would drown the rest
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_GONE = 499  # nginx' number for a client that left before its answer
 
@@ -75,8 +76,7 @@ class Access:
         if trace.model:
             for stage, seconds in trace.stages.items():
                 metrics.stage.labels(stage).observe(seconds)
-        # Probes would drown the rest.
-        level = logging.DEBUG if path.startswith(("/health", "/metrics")) else logging.INFO
+        level = logging.DEBUG if path.startswith(PROBES) else logging.INFO
         if log.isEnabledFor(level):
             fields = {
                 "method": scope["method"],

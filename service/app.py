@@ -6,16 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.access import Access
+from service.access import PROBES, Access
 from service.body import BodyReader
 from service.errors import ServiceError
 from service.problems import headers_of, problem, problem_of, problem_response
 from service.registry import Registry
 from service.routes import router
 from service.settings import Settings
+
+# Spans of requests alone: what else FastAPI could report is in our metrics, our log and service.tracing's spans.
+_TELEMETRY: TelemetryConfig = {
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+    "exclude": lambda scope: scope["path"].startswith(PROBES),
+}
 
 
 def create_app(settings: Settings, registry: Registry) -> FastAPI:
@@ -31,6 +41,7 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
         description="Classifies images with the Inception family.",
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=_TELEMETRY,
     )
     app.add_middleware(Access, registry=registry)
     app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)

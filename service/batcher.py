@@ -29,6 +29,7 @@ from service.device_share import DeviceShare
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.pixel_slab import PixelSlab
+from service.tracing import BatchSpan, Stages
 
 log = logging.getLogger("inferception")
 
@@ -76,12 +77,14 @@ class Admission(Ticket):
     decoded_at: float = field(default=0.0, init=False)
     _in_use: bool = field(default=False, init=False)  # a decoder or a batch touches the row
     _ended: bool = field(default=False, init=False)
+    _stages: Stages = field(default_factory=Stages, init=False)
 
     def __enter__(self) -> Admission:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended = True
+        self._stages.end()
         self._lane.queue.remove(self)
         if not self.answer.cancel() and not self.answer.cancelled():
             self.answer.exception()  # retrieved, or asyncio would log it
@@ -90,6 +93,7 @@ class Admission(Ticket):
     async def decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
         """Run ``decode`` on the row in a decoder thread; return the seconds it took. Its errors pass through."""
         self._in_use = True
+        self._stages.enter("decode")
         work = asyncio.get_running_loop().run_in_executor(self._batcher.decoders, self._decode, decode)
         work.add_done_callback(lambda _: self.released_by_device())
         # A decoder that writes can't be stopped: the row stays its own until it ends.
@@ -107,12 +111,14 @@ class Admission(Ticket):
     async def infer(self) -> Answer:
         """Wait for the batch that this image joins. Raises what the batch raised, or QueueFull when shed."""
         self.decoded = True
+        self._stages.enter("queue")
         self._batcher.start_if_idle()
         return await self.answer
 
-    def taken_by_device(self) -> None:
+    def taken_by_device(self, batch: BatchSpan) -> None:
         """Note that a batch reads the row."""
         self._in_use = True
+        self._stages.enter("infer", batch)
 
     def released_by_device(self) -> None:
         """Note that decoder or batch is done with the row."""
@@ -182,22 +188,29 @@ class Batcher:
                 break
         else:
             return
+        span = BatchSpan(lane.name, len(batch.tickets), batch.size)
         for ticket in batch.tickets:
-            ticket.taken_by_device()
+            ticket.taken_by_device(span)
         self._running = True
         self._share.started(lane, batch.size, now)
         pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size)
         run = loop.run_in_executor(self._runner, lane.session.run, pixels)
-        run.add_done_callback(functools.partial(self._finished, lane, batch, time.perf_counter()))
+        run.add_done_callback(functools.partial(self._finished, lane, batch, span, time.perf_counter()))
 
     def _finished(
-        self, lane: Lane, batch: Batch[Admission], started: float, run: asyncio.Future[NDArray[np.float32]]
+        self,
+        lane: Lane,
+        batch: Batch[Admission],
+        span: BatchSpan,
+        started: float,
+        run: asyncio.Future[NDArray[np.float32]],
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
         self._running = False
         error = run.exception()
         if error is None and len(run.result()) != batch.size:
             error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
+        span.end(error)
         self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
         self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
         if error is None:

@@ -1,0 +1,83 @@
+"""OpenTelemetry traces: off unless the standard ``OTEL_*`` variables ask for them, then sent by OTLP over HTTP.
+
+A request's server span is FastAPI's own. Under it each image has ``decode``, ``queue`` and ``infer``, in turn.
+The ``batch`` that images share is a trace of its own, which every ``infer`` links to.
+"""
+
+from __future__ import annotations
+
+import os
+
+from opentelemetry import trace
+from opentelemetry.context import Context, get_current
+from opentelemetry.util.types import AttributeValue
+
+from service.errors import StartupError
+
+_tracer = trace.get_tracer("inferception")  # makes nothing of its spans until a provider is set
+
+
+def configure() -> None:
+    """Send traces if the environment asks for it. Raises StartupError if it asks for what can't be had."""
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    protocols = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(os.environ.get, endpoints)) else "none")
+    if exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    if exporter != "otlp":
+        raise StartupError(f"OTEL_TRACES_EXPORTER={exporter} is none of those available: otlp, none")
+    protocol = next(filter(None, map(os.environ.get, protocols)), "http/protobuf")
+    if protocol != "http/protobuf":
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol} is not available: choose http/protobuf")
+    # Most servers send no traces, and needn't load what that takes.
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise StartupError(f"traces need {error.name}: pip install -r requirements/service.txt") from error
+
+    provider = TracerProvider()  # it, the processor and the exporter read the other variables themselves
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+class BatchSpan:
+    """One batch on the device, ``images`` padded to ``size``."""
+
+    def __init__(self, model: str, images: int, size: int) -> None:
+        attributes: dict[str, AttributeValue] = {
+            "inferception.model": model,
+            "inferception.batch_size": images,
+            "inferception.padded_size": size,
+        }
+        # Started by whichever request found the device idle, but no part of it.
+        self._span = _tracer.start_span("batch", Context(), attributes=attributes)
+        self.link = trace.Link(self._span.get_span_context())
+
+    def end(self, error: BaseException | None) -> None:
+        """Say that the batch is done, or what it raised."""
+        if error is not None:
+            self._span.set_status(trace.StatusCode.ERROR, str(error))
+        self._span.end()
+
+
+class Stages:
+    """The spans of one image, under the span that is current when this is made.
+
+    An image that gets no answer has them up to the stage where it was given up.
+    """
+
+    def __init__(self) -> None:
+        self._parent = get_current()
+        self._span: trace.Span = trace.INVALID_SPAN
+
+    def enter(self, name: str, batch: BatchSpan | None = None) -> None:
+        """End the stage before and start this one; ``batch`` is what it shares with other images."""
+        self._span.end()
+        self._span = _tracer.start_span(name, self._parent, links=[batch.link] if batch else None)
+
+    def end(self) -> None:
+        """End the last stage."""
+        self._span.end()
+        self._span = trace.INVALID_SPAN
