@@ -12,6 +12,8 @@ bin := .venv/bin
 pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 photos := .cache/photos
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
+# What tests of the configuration run; Debian's, where the machine has none.
+programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy)),,.venv/debian)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup export serve test lint bench load locust locust-smoke lock clean
@@ -27,7 +29,7 @@ export: $(manifests) ## export the models that model_repository lacks
 serve: .venv/service $(manifests) ## install and export what is missing, then serve on 127.0.0.1:8000
 	@exec $(bin)/python -m service serve
 
-test: lint $(manifests) ## run all that CI runs
+test: lint $(manifests) $(programs) ## run all that CI runs
 	$(bin)/python -m pytest
 
 lint: .venv/dev ## check style, types and who imports whom
@@ -77,6 +79,17 @@ clean: ## remove .venv, exported models and reports
 
 $(photos): | .venv/export
 	$(bin)/python -m tests.load.photos $@
+
+# Unpacked, not installed: with package lists of its own that needs no root.
+.venv/debian: apt = apt-get -qq -o Dir::State=$(abspath $@.part/apt) -o Dir::State::status=/var/lib/dpkg/status \
+	-o Dir::Cache=$(abspath $@.part/apt) -o APT::Sandbox::User= -o Debug::NoLocking=1
+.venv/debian: | .venv/dev
+	@echo "== Unpacking Prometheus and HAProxy from Debian's packages"
+	rm -rf $@.part && mkdir -p $@.part/apt/lists/partial $@.part/apt/archives/partial
+	$(apt) update
+	$(apt) install --download-only --reinstall --yes --no-install-recommends prometheus haproxy
+	for package in $@.part/apt/archives/*.deb; do dpkg -x $$package $@.part; done
+	rm -r $@.part/apt && mv $@.part $@
 
 # Exporting needs PyTorch, serving what was exported does not: hence order-only.
 $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json: | .venv/export

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"inferception_{name}", text, labels, registry=self.registry)
@@ -46,6 +47,7 @@ class Metrics:
         self.queue_bytes = gauge("queue_bytes", "Decoded bytes leased: waiting, decoding or running", ("model",))
         self.pixels_in_flight = gauge("pixels_in_flight", "Pixels being decoded")
         self.body_bytes_in_flight = gauge("body_bytes_in_flight", "Bytes of request bodies held in memory")
+        self.ready = gauge("ready", "1 if /health/ready says so, else 0")
         self.model_ready = gauge(
             "model_ready", "1 if the model is offered, else 0", ("model", "version", "provider", "precision")
         )

@@ -107,6 +107,7 @@ class Registry:
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
+        self.metrics.ready.set(self.unready is None)
         self.metrics.pixels_in_flight.set(self._pixels_in_flight.held)
         for model in self:
             described = (model.manifest.name, model.manifest.version, model.session.provider, model.variant.precision)

@@ -30,6 +30,8 @@ def test_a_model_that_answers_its_golden_sample_wrong_is_not_served(model_reposi
     assert list(registry) == []
     assert registry.unready is not None
     assert "instead of" in registry.unready
+    registry.observe()
+    assert b"inferception_ready 0.0" in registry.metrics.exposition()
     with pytest.raises(Unavailable, match="re-export"):
         registry.get("xception")
     registry.close()
