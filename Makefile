@@ -68,8 +68,5 @@ clean: ## remove .venv, exported models and reports
 	@touch $@
 
 # Exporting needs PyTorch, serving what was exported does not: hence order-only.
-$(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json: | .venv/export
-	$(bin)/python -m export xception --weights kitchenware --out $(INFERCEPTION_MODEL_REPOSITORY)
-
-$(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json: | .venv/export
-	$(bin)/python -m export inception_v4 --weights imagenet --fallback-untrained --out $(INFERCEPTION_MODEL_REPOSITORY)
+$(manifests) &: | .venv/export
+	$(bin)/python -m export --out $(INFERCEPTION_MODEL_REPOSITORY)
