@@ -42,9 +42,13 @@ bench: .venv/dev $(manifests) ## measure; reports go to reports/
 load: .venv/dev $(manifests) ## put the server under load (half an hour); reports go to reports/load
 	$(bin)/python -m tests.load
 
-lock: .venv/dev ## compile requirements/service.in into service.txt
-	cd requirements && ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
-		--no-header --no-emit-index-url --upgrade --quiet service.in --output-file service.txt
+compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
+	--no-header --no-emit-index-url --upgrade --quiet
+
+lock: .venv/dev ## compile requirements/service.in and service-gpu.in into .txt
+	cd requirements && $(compile) service.in --output-file service.txt
+	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
+		--constraints service.txt --no-emit-package onnxruntime
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
