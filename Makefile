@@ -12,11 +12,18 @@ bin := .venv/bin
 pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
 
+# Docker where its engine answers, else podman, whose own image format has no health checks.
+ENGINE = $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
+BUILD_FLAGS ?=
+build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_FLAGS) \
+	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$(shell git rev-parse HEAD)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve test lint bench load lock clean
+.PHONY: help setup export serve test lint bench load lock images test-container clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/dev ## install all that developing needs into .venv
 	$(bin)/pre-commit install
@@ -32,6 +39,7 @@ test: lint $(manifests) ## run all that CI runs
 lint: .venv/dev ## check style, types and who imports whom
 	$(bin)/ruff check
 	$(bin)/ruff format --check
+	$(bin)/hadolint docker/Dockerfile
 	$(bin)/mypy
 	$(bin)/lint-imports
 
@@ -49,6 +57,14 @@ lock: .venv/dev ## compile requirements/service.in and service-gpu.in into .txt
 	cd requirements && $(compile) service.in --output-file service.txt
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
 		--constraints service.txt --no-emit-package onnxruntime
+
+images: ## build the images inferception-export and inferception-service, with docker or podman
+	$(build) --target export --tag inferception-export .
+	$(build) --target service --tag inferception-service .
+
+test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
+	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \
+		$(bin)/python -m pytest tests/docker tests/service/test_http.py tests/service/test_drain.py
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
