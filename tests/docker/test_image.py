@@ -65,7 +65,7 @@ def test_it_runs_as_nobody_and_can_write_nowhere() -> None:
 
 
 def test_its_health_check_tells_ready_from_not(image: dict[str, Any], server: Server) -> None:
-    (kind, *check) = (image["Config"].get("Healthcheck") or image["HealthCheck"])["Test"]
+    (kind, *check) = (image["Config"].get("Healthcheck") or image["Healthcheck"])["Test"]  # docker's place, podman's
     assert kind == "CMD"
     name = "inferception-" + server.url.rpartition(":")[2]
     assert engine("exec", name, *check) == ""
