@@ -15,11 +15,18 @@ manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCE
 # What tests of the configuration run; Debian's, where the machine has none.
 programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy)),,.venv/debian)
 
+# Docker where its engine answers, else podman, whose own image format has no health checks.
+ENGINE = $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
+BUILD_FLAGS ?=
+build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_FLAGS) \
+	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$(shell git rev-parse HEAD)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve test lint bench load locust locust-smoke lock clean
+.PHONY: help setup export serve test lint bench load locust locust-smoke lock images test-container clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/dev ## install all that developing needs into .venv
 	$(bin)/pre-commit install
@@ -35,6 +42,7 @@ test: lint $(manifests) $(programs) ## run all that CI runs
 lint: .venv/dev ## check style, types and who imports whom
 	$(bin)/ruff check
 	$(bin)/ruff format --check
+	$(bin)/hadolint docker/Dockerfile
 	$(bin)/mypy
 	$(bin)/lint-imports
 
@@ -52,9 +60,21 @@ locust: .venv/dev $(photos) ## open Locust's web page on http://127.0.0.1:8089, 
 locust-smoke: .venv/dev $(manifests) ## run Locust for half a minute against a server of its own; reports go to reports/locust
 	$(bin)/python -m pytest tests/load/test_locust.py -k smoke
 
-lock: .venv/dev ## compile requirements/service.in into service.txt
-	cd requirements && ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
-		--no-header --no-emit-index-url --upgrade --quiet service.in --output-file service.txt
+compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
+	--no-header --no-emit-index-url --upgrade --quiet
+
+lock: .venv/dev ## compile requirements/service.in and service-gpu.in into .txt
+	cd requirements && $(compile) service.in --output-file service.txt
+	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
+		--constraints service.txt --no-emit-package onnxruntime
+
+images: ## build the images inferception-export and inferception-service, with docker or podman
+	$(build) --target export --tag inferception-export .
+	$(build) --target service --tag inferception-service .
+
+test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
+	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \
+		$(bin)/python -m pytest tests/docker tests/service/test_http.py tests/service/test_drain.py
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -92,8 +112,5 @@ $(photos): | .venv/export
 	rm -r $@.part/apt && mv $@.part $@
 
 # Exporting needs PyTorch, serving what was exported does not: hence order-only.
-$(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json: | .venv/export
-	$(bin)/python -m export xception --weights kitchenware --out $(INFERCEPTION_MODEL_REPOSITORY)
-
-$(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json: | .venv/export
-	$(bin)/python -m export inception_v4 --weights imagenet --fallback-untrained --out $(INFERCEPTION_MODEL_REPOSITORY)
+$(manifests) &: | .venv/export
+	$(bin)/python -m export --out $(INFERCEPTION_MODEL_REPOSITORY)

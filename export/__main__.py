@@ -1,4 +1,4 @@
-"""Command line: ``python -m export MODEL`` puts a model into the model repository."""
+"""Command line: ``python -m export [MODEL]`` puts a model, or the default models, into the model repository."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from pathlib import Path
 
 from export.repository import staged_version, version_folder
 
+# What no MODEL means: the models that are served unless others are asked for.
+DEFAULTS = (
+    ["xception", "--weights", "kitchenware"],
+    ["inception_v4", "--weights", "imagenet", "--fallback-untrained"],
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export one model and return the exit code: 0, or 1 after one line on stderr that says what went wrong."""
+    """Export one model, or the default models that are missing, and return the exit code.
+
+    It is 0, or 1 after one line on stderr for each model that says what went wrong.
+    """
     args = _parse(argv)
+    if args.model:
+        return _export(args)
+    return max(_export(_parse([*options, "--if-missing", "--out", str(args.out)])) for options in DEFAULTS)
+
+
+def _export(args: argparse.Namespace) -> int:
     name = args.name or args.model
     folder = version_folder(args.out, name, args.version)
     if args.if_missing and (folder / "manifest.json").is_file():
@@ -58,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description="Turn PyTorch weights into a served model.")
     add = parser.add_argument
-    add("model", metavar="MODEL", help="the architecture: xception or inception_v4")
+    add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, where missing)")
     add("--weights", default="imagenet", help="imagenet, kitchenware, untrained or a file (default: %(default)s)")
     add("--labels", type=Path, metavar="FILE", help="the classes' names, one a line in UTF-8")
     add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s")
@@ -66,7 +81,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--version", type=_version, default=1, help="a positive integer (default: %(default)s)")
     add("--if-missing", action="store_true", help="do nothing when the version is there already")
     add("--fallback-untrained", action="store_true", help="export random weights when those named can't be had")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.model is None and args != parser.parse_args(["--out", str(args.out)]):
+        parser.error("without MODEL there is only --out")
+    return args
 
 
 def _name(text: str) -> str:

@@ -75,6 +75,7 @@ def _create(model: Path, device: Literal["cpu", "cuda"], threads: int) -> ort.In
     # Long enough to bridge the gaps between operators, too short to take the cores from decoding after the last.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if device != "cpu":
+        ort.preload_dlls()  # CUDA's libraries, where they are wheels as in requirements/service-gpu.txt
         # A node that the device can't run is an error, not a slow answer.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:

@@ -1,4 +1,4 @@
-"""A real server process on a free port, for tests and load runs."""
+"""A real server process on a free port, for tests and load runs; in a container if the environment names an image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+
+from tests import container
 
 START_S = 120.0
 
@@ -35,7 +37,7 @@ class Server:
             self.output.append(line)
             found = re.search(r"ready at (http://\S+)", line)
             if found:
-                self.url = found[1]
+                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all
                 self.announced.set()
         self.announced.set()
 
@@ -63,10 +65,11 @@ def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
     """Start a server, wait until it is ready, stop it by SIGTERM; AssertionError with its output if it never is."""
     # Not the caller's own settings: a test says what it needs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
-    environment |= {f"INFERCEPTION_{name.upper()}": str(value) for name, value in settings.items()}
+    chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={model_repository}"]
     process = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={model_repository}"],
-        env=environment | {"PYTHONUNBUFFERED": "1"},
+        container.serve_command(model_repository, chosen) if container.IMAGE else command,
+        env=environment | chosen | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_the_service_imports_nothing_of_the_exporters() -> None:
     loaded = "import sys, service.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)  # noqa: S603
     assert not {"torch", "onnx", "onnxscript", "models", "export", "h5py"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("importing", ["service.session", "export.verify"])
+def test_onnxruntime_keeps_no_record_of_its_use(importing: str, tmp_path: Path) -> None:
+    """Where it reports on its use, it first writes a device's id and a database into the home folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", f"import {importing}"], env=environment, check=True)  # noqa: S603
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_are_those_of_the_manifest(model_repository: Path) -> None:

@@ -147,6 +147,30 @@ def test_untrained_weights_take_the_number_of_classes_from_the_labels(photos: li
     assert (loaded.options["num_classes"], loaded.labels, loaded.trained) == (3, ("a", "b", "c"), False)
 
 
+def test_without_a_model_it_exports_the_default_ones_that_are_missing(
+    exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def load(model: str, weights: str, *others: Any) -> Any:
+        asked.append((model, weights))
+        raise WeightsUnavailable("weights", "this test needs to know only which were asked for")
+
+    monkeypatch.setattr(pipeline, "load", load)
+    assert main(["--out", str(exported[0])]) == 1
+    assert capsys.readouterr().out.startswith(f"{exported[0]}/xception/1 is there already\n")
+    assert asked == [("inception_v4", "imagenet"), ("inception_v4", "untrained")]
+    assert main(["--out", str(tmp_path)]) == 1
+    assert asked[2:] == [("xception", "kitchenware"), *asked[:2]]
+
+
+def test_options_of_a_model_need_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--weights", "untrained"])
+    assert exit_.value.code == 2
+    assert "without MODEL there is only --out" in capsys.readouterr().err
+
+
 def test_if_missing_answers_without_torch(exported: tuple[Path, str]) -> None:
     """So that ``make serve`` costs nothing on its second run."""
     program = (

@@ -1,0 +1,54 @@
+"""What can be wrong with the images before they are built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+STAGES = {
+    match[1]: match[2]
+    for match in re.finditer(
+        r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", Path("docker/Dockerfile").read_text(), re.MULTILINE | re.DOTALL
+    )
+}
+ADMITTED = {line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")}
+
+
+def sources(stage: str) -> list[str]:
+    """Return what a stage copies from the build context."""
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", STAGES[stage], re.MULTILINE)
+    return [source for copy in copies for source in copy.split()]
+
+
+def pins(requirements: str) -> dict[str, str]:
+    text = Path("requirements", requirements).read_text()
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
+
+
+def test_what_is_copied_exists_and_is_let_into_the_build_context() -> None:
+    copied = {source for stage in STAGES for source in sources(stage)}
+    assert {source for source in copied if not Path(source).exists()} == set()
+    assert {source.partition("/")[0] for source in copied} == ADMITTED
+
+
+@pytest.mark.parametrize("image", ["service", "service-gpu"])
+def test_a_service_image_holds_the_server_and_its_locked_requirements(image: str) -> None:
+    assert sources(image) == ["service"]
+    (packages,) = re.findall(r"^COPY --from=(\S+) /venv /venv$", STAGES[image], re.MULTILINE)
+    assert sources(packages) == [f"requirements/{image}.txt"]
+    assert f"--require-hashes -r requirements/{image}.txt" in STAGES[packages]
+
+
+@pytest.mark.parametrize("requirements", ["service.txt", "service-gpu.txt"])
+def test_requirements_of_the_service_are_hashed_and_free_of_training(requirements: str) -> None:
+    entries = re.split(r"\n(?=\w)", Path("requirements", requirements).read_text().rstrip())
+    assert all(re.match(r"[\w.-]+==\S+ .*--hash=sha256:", entry, re.DOTALL) for entry in entries)
+    assert not {"torch", "onnx", "onnxscript", "h5py", "huggingface-hub"} & pins(requirements).keys()
+
+
+def test_the_gpu_server_is_the_same_server() -> None:
+    cpu, gpu = pins("service.txt"), pins("service-gpu.txt")
+    assert cpu.pop("onnxruntime") == gpu.pop("onnxruntime-gpu")
+    assert {name: version for name, version in gpu.items() if not name.startswith("nvidia-")} == cpu
