@@ -10,12 +10,12 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from service import classify, routes
 from service.access import PROBES, Access
 from service.body import BodyReader
 from service.errors import ServiceError
 from service.problems import headers_of, problem, problem_of, problem_response
 from service.registry import Registry
-from service.routes import router
 from service.settings import Settings
 
 # Spans of requests alone: what else FastAPI could report is in our metrics, our log and service.tracing's spans.
@@ -45,7 +45,8 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
     )
     app.add_middleware(Access, registry=registry)
     app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)
-    app.include_router(router)
+    app.include_router(classify.router)
+    app.include_router(routes.router)
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientDisconnect)(_client_gone)

@@ -26,17 +26,15 @@ class CostModel:
         if self._a < 0:  # noise around proportional cost; a batch can't be had for less than nothing
             self._a, self._b = 0.0, sum(warm_up.values()) / sum(self.sizes)
         self._ratios: deque[float] = deque([1.0], maxlen=_WINDOW)
+        self._scale = 1.0
 
     def __repr__(self) -> str:
         return f"CostModel(a={self._a:.4f}, b={self._b:.4f}, scale={self._scale:.2f})"
 
-    @property
-    def _scale(self) -> float:
-        return statistics.median(self._ratios)
-
     def observe(self, size: int, seconds: float) -> None:
         """Learn from a batch that ran."""
         self._ratios.append(seconds / (self._a + self._b * size))
+        self._scale = statistics.median(self._ratios)
 
     def seconds(self, size: int) -> float:
         """Return the predicted time of one batch of ``size``."""

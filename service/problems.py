@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import Response
 
@@ -47,6 +48,11 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
 def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
     """Return the HTTP response that carries ``body``."""
     return Response(body.model_dump_json(), body.status, headers, media_type="application/problem+json")
+
+
+def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what FastAPI's documentation needs to know of the problems that a route may answer."""
+    return {status: {"model": Problem, "content": {"application/problem+json": {}}} for status in statuses}
 
 
 def headers_of(error: errors.ServiceError) -> dict[str, str]:

@@ -1,172 +1,21 @@
-"""The endpoints. Each finds its model, asks the classifier and describes the answer."""
+"""The endpoints that tell of the server: its models, its health, its metrics."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
-from service.access import Trace
-from service.batch_queue import Priority
-from service.body import File
-from service.classifier import Classifier
-from service.errors import DeadlineExceeded, Overloaded, ServiceError, Unavailable
-from service.metrics import CONTENT_TYPE, Metrics
-from service.parameters import Parameters
-from service.problems import problem_of
+from service.errors import Unavailable
+from service.metrics import CONTENT_TYPE
+from service.problems import described_problems
 from service.registry import Registry
-from service.schemas import (
-    FileError,
-    FileResult,
-    Health,
-    ImageResult,
-    ModelInfo,
-    Models,
-    Problem,
-    Results,
-    image_result,
-    model_info,
-)
+from service.schemas import Health, ModelInfo, Models, model_info
 
 router = APIRouter()
 
 
-# Read straight from the application: each FastAPI dependency would add its share to an idle request's latency.
 def _registry(request: Request) -> Registry:
     registry: Registry = request.app.state.registry
     return registry
-
-
-_DESCRIPTION = {
-    "parameters": Parameters.openapi(),
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            },
-        },
-    },
-}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}}
-    for status in (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-}
-
-
-@router.post("/classify", response_model=ImageResult | Results, responses=_PROBLEMS, openapi_extra=_DESCRIPTION)
-async def classify(request: Request) -> Response:
-    """Classify an image sent as the raw body, or the `file` parts of a multipart body."""
-    registry, settings = _registry(request), request.app.state.settings
-    asked = Parameters.of(request)
-    timeout_ms = asked.timeout_ms or asked.timeout_header_ms or settings.default_timeout_ms
-    timeout_s = min(timeout_ms, settings.max_timeout_ms) / 1e3
-    classifier = registry.get(asked.model, asked.version)
-    trace: Trace = request.state.trace
-    trace.model = classifier.manifest.name
-    query = _Query(
-        classifier,
-        registry.metrics,
-        trace,
-        top_k=asked.top_k or min(5, len(classifier.labels)),
-        deadline=asyncio.get_running_loop().time() + timeout_s,
-        priority=Priority[asked.priority.upper()],
-    )
-    try:
-        async with asyncio.timeout_at(query.deadline) as patience:
-            query.check_admission()
-            async with request.app.state.bodies.read(request) as files, _ends_with_client(request, patience):
-                trace.stages["read"] = time.perf_counter() - trace.arrived
-                answer: BaseModel = await (query.one(files[0]) if len(files) == 1 else query.several(files))
-                # Made by ourselves a line ago: FastAPI's check of it would cost more than the rest of the answer.
-                return Response(answer.model_dump_json(), media_type="application/json")
-    except (TimeoutError, ClientDisconnect):
-        if await request.is_disconnected():
-            registry.metrics.disconnected.labels(trace.model).inc()
-            raise ClientDisconnect from None
-        error = DeadlineExceeded(f"no answer within {timeout_s:g} s")
-        query.count(error)
-        raise error from None
-
-
-@dataclass(frozen=True)
-class _Query:
-    """What one request asks of a classifier, and where to note how it went."""
-
-    classifier: Classifier
-    metrics: Metrics
-    trace: Trace
-    top_k: int
-    deadline: float
-    priority: Priority
-
-    def check_admission(self) -> None:
-        """Refuse at once, before a body is read."""
-        try:
-            self.classifier.check_admission(self.deadline, self.top_k, self.priority)
-        except ServiceError as error:
-            self.count(error)
-            raise
-
-    async def one(self, file: File) -> ImageResult:
-        """Classify a file, and report its stages."""
-        try:
-            answer = await self.classifier.classify(
-                file.data, top_k=self.top_k, deadline=self.deadline, priority=self.priority
-            )
-        except ServiceError as error:
-            self.count(error)
-            raise
-        self.metrics.images.labels(self.trace.model, "ok").inc()
-        self.trace.stages.update(decode=answer.decode_s, queue=answer.queue_s, infer=answer.infer_s)
-        return image_result(self.classifier, answer, time.perf_counter() - self.trace.arrived)
-
-    async def several(self, files: list[File]) -> Results:
-        """Classify every file on its own: one that fails has its error in its place."""
-
-        async def entry(file: File) -> FileResult | FileError:
-            try:
-                return FileResult(file=file.name, **dict(await self.one(file)))
-            except ServiceError as error:
-                return FileError(file=file.name, error=problem_of(error))
-
-        return Results(results=await asyncio.gather(*map(entry, files)))
-
-    def count(self, error: ServiceError) -> None:
-        """Count an image that got no answer."""
-        self.metrics.images.labels(self.trace.model, type(error).__name__).inc()
-        if isinstance(error, Overloaded):
-            self.metrics.shed.labels(self.trace.model, type(error).__name__).inc()
-        elif isinstance(error, DeadlineExceeded):
-            self.metrics.expired.labels(self.trace.model).inc()
-
-
-@asynccontextmanager
-async def _ends_with_client(request: Request, patience: asyncio.Timeout) -> AsyncIterator[None]:
-    """Let ``patience`` run out at once when the client goes: both ends of a request take the same path."""
-
-    async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        patience.reschedule(0.0)
-
-    listening = asyncio.create_task(listen())
-    try:
-        yield
-    finally:
-        listening.cancel()
 
 
 @router.get("/models")
@@ -180,7 +29,7 @@ async def models(request: Request) -> Models:
     return Models(models=[*map(model_info, registry), *failed])
 
 
-@router.get("/models/{name}", responses={404: _PROBLEMS[404], 503: _PROBLEMS[503]})
+@router.get("/models/{name}", responses=described_problems(404, 503))
 async def model(name: str, request: Request) -> ModelInfo:
     """Describe the version of the model that is served by default."""
     return model_info(_registry(request).get(name))
@@ -192,7 +41,7 @@ async def live() -> Health:
     return Health(status="live")
 
 
-@router.get("/health/ready", responses={503: _PROBLEMS[503]})
+@router.get("/health/ready", responses=described_problems(503))
 async def ready(request: Request) -> Health:
     """Say whether every model is loaded, warm and right about its golden samples."""
     reason = _registry(request).unready
