@@ -18,6 +18,8 @@ from typing import Generic, NamedTuple, TypeVar
 from service.cost_model import CostModel
 from service.errors import DeadlineUnmeetable, QueueFull
 
+_DOUBT = 0.15  # a predicted wait is off by so much now and then; what is admitted should make it all the same
+
 
 class Priority(IntEnum):
     """Strict: a lower number runs first and is shed last."""
@@ -84,11 +86,9 @@ class BatchQueue(Generic[T]):
 
     def check(self, ticket: Ticket, now: float, wait: float) -> list[T]:
         """Do as ``offer`` does, but change nothing."""
-        finish = now + wait + self.cost.seconds(1)
+        finish = now + wait * (1 + _DOUBT) + self.cost.seconds(1)
         if finish > ticket.deadline:
-            late = (
-                f"{len(self)} requests wait: the answer would come {finish - ticket.deadline:.1f} s past its deadline"
-            )
+            late = f"{len(self)} requests wait: the answer may come {finish - ticket.deadline:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
         if len(self) < self._max_size:
             return []

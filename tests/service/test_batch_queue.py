@@ -64,8 +64,8 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
 def test_what_cannot_make_it_is_refused_on_arrival() -> None:
     waiting = queue()
     with pytest.raises(DeadlineUnmeetable, match=r"0\.1 s past"):
-        waiting.offer(Ticket(deadline=3.0), now=0.0, wait=2.0)
-    waiting.offer(Ticket(deadline=3.2), now=0.0, wait=2.0)
+        waiting.offer(Ticket(deadline=3.3), now=0.0, wait=2.0)
+    waiting.offer(Ticket(deadline=3.5), now=0.0, wait=2.0)
 
 
 def test_check_changes_nothing() -> None:
