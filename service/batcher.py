@@ -1,7 +1,7 @@
-"""The asyncio shell round the batch queues of one device: it decodes and runs what the policy says.
+"""The asyncio shell round the batch queues of one or several devices: it decodes and runs what the policy says.
 
 The rules:
-- One batch runs on the device at a time, whichever model it is of. An idle device starts at once.
+- One batch runs on a device at a time, whichever model it is of. An idle device starts at once.
 - An admission leases a row of pixels. The row is free again when the admission has ended *and* neither a decoder
   nor a running batch still touches it; so a client may vanish at any moment.
 - Cancellation is the only way out early: a deadline and a gone client take the same path.
@@ -14,7 +14,8 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -53,16 +54,16 @@ class Answer:
 
 @dataclass(eq=False)
 class Lane:
-    """One model's way through the device: its session, its queue, its pixels.
+    """One model's way through the devices: its session on each, its queue, its pixels.
 
-    ``probe`` runs one known image in the calling thread, and raises unless the answer is right.
+    ``probe`` runs one known image on a session in the calling thread, and raises unless the answer is right.
     """
 
     name: str
-    session: Runs
+    sessions: Sequence[Runs]
     queue: BatchQueue[Admission]
     pixels: PixelSlab
-    probe: Callable[[], object]
+    probe: Callable[[Runs], object]
     breaker: Breaker = field(default_factory=Breaker)
 
 
@@ -132,15 +133,15 @@ class Admission(Ticket):
 
 
 class Batcher:
-    """Runs the batches of all lanes on one device."""
+    """Runs the batches of all lanes on one device, or on several, each with a session of every lane."""
 
-    def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float) -> None:
+    def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float, devices: int = 1) -> None:
         self._metrics = metrics
         self._probe_interval_s = probe_interval_s
         self.decoders = ThreadPoolExecutor(decode_threads, "decode")
-        self._runner = ThreadPoolExecutor(1, "infer")
-        self._share: DeviceShare[Lane] = DeviceShare()
-        self._running = False
+        self._runners = [ThreadPoolExecutor(1, "infer") for _ in range(devices)]
+        self._idle = deque(range(devices))
+        self._share: DeviceShare[Lane] = DeviceShare(devices)
 
     def add(self, lane: Lane) -> None:
         """Serve one more model."""
@@ -174,9 +175,12 @@ class Batcher:
         return admission
 
     def start_if_idle(self) -> None:
-        """Start the next batch unless one runs."""
-        if self._running:
-            return
+        """Start the next batches, as long as there is a device that runs none."""
+        while self._idle and self._start_next():
+            pass
+
+    def _start_next(self) -> bool:
+        """Start the next batch on an idle device; return whether there was one."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         while (lane := self._share.next()) is not None:
@@ -187,26 +191,28 @@ class Batcher:
             if batch.tickets:
                 break
         else:
-            return
+            return False
+        device = self._idle.popleft()
         span = BatchSpan(lane.name, len(batch.tickets), batch.size)
         for ticket in batch.tickets:
             ticket.taken_by_device(span)
-        self._running = True
-        self._share.started(lane, batch.size, now)
-        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size)
-        run = loop.run_in_executor(self._runner, lane.session.run, pixels)
-        run.add_done_callback(functools.partial(self._finished, lane, batch, span, time.perf_counter()))
+        self._share.started(lane, batch.size, now, device)
+        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, device)
+        run = loop.run_in_executor(self._runners[device], lane.sessions[device].run, pixels)
+        run.add_done_callback(functools.partial(self._finished, lane, device, batch, span, time.perf_counter()))
+        return True
 
     def _finished(
         self,
         lane: Lane,
+        device: int,
         batch: Batch[Admission],
         span: BatchSpan,
         started: float,
         run: asyncio.Future[NDArray[np.float32]],
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
-        self._running = False
+        self._idle.append(device)
         error = run.exception()
         if error is None and len(run.result()) != batch.size:
             error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
@@ -217,8 +223,8 @@ class Batcher:
             self._metrics.predicted_seconds.labels(lane.name).inc(lane.queue.cost.seconds(batch.size))
             self._metrics.batch_seconds.labels(lane.name).inc(seconds)
             lane.queue.cost.observe(batch.size, seconds)
-            lane.breaker.succeeded()
-        elif lane.breaker.failed(str(error)):
+            lane.breaker.succeeded(device)
+        elif lane.breaker.failed(str(error), device):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
@@ -243,21 +249,25 @@ class Batcher:
     def _probe_later(self, lane: Lane) -> None:
         asyncio.get_running_loop().call_later(self._probe_interval_s, self._probe, lane)
 
-    def _probe(self, lane: Lane) -> None:
+    def _probe(self, lane: Lane, device: int = 0) -> None:
         # The runner's only thread keeps the probe from running beside a batch.
-        probe = asyncio.get_running_loop().run_in_executor(self._runner, lane.probe)
-        probe.add_done_callback(functools.partial(self._probed, lane))
+        probe = asyncio.get_running_loop().run_in_executor(self._runners[device], lane.probe, lane.sessions[device])
+        probe.add_done_callback(functools.partial(self._probed, lane, device))
 
-    def _probed(self, lane: Lane, probe: asyncio.Future[None]) -> None:
+    def _probed(self, lane: Lane, device: int, probe: asyncio.Future[object]) -> None:
         if probe.cancelled():
             return
         if probe.exception() is not None:
             self._probe_later(lane)
             return
-        lane.breaker.succeeded()
+        if device + 1 < len(lane.sessions):
+            self._probe(lane, device + 1)
+            return
+        lane.breaker.close()
         log.info("%s is ready again: its probe was answered right", lane.name)
 
     def close(self) -> None:
         """Stop the threads; what still waits for them is cancelled."""
         self.decoders.shutdown(cancel_futures=True)
-        self._runner.shutdown(cancel_futures=True)
+        for runner in self._runners:
+            runner.shutdown(cancel_futures=True)
