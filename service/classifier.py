@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import cuda
+from service.admission import Lane, Runs
 from service.batch_queue import BatchQueue, Priority
-from service.batcher import Batcher, Lane, Runs
+from service.batcher import Batcher
 from service.budget import Budget
 from service.cost_model import CostModel
 from service.errors import InvalidManifest, InvalidParameter

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.admission import Admission, Answer, Lane, Runs
 from service.batch_queue import BatchQueue, Priority
-from service.batcher import Admission, Answer, Batcher, Lane, Runs
+from service.batcher import Batcher
 from service.cost_model import CostModel
 from service.errors import DeadlineExceeded, InferenceFailed, InvalidImage, QueueFull, Unavailable
 from service.metrics import Metrics
