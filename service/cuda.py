@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from service.errors import DeviceUnavailable
 
 _INSTALL = "install requirements/service-gpu.txt"
+_TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU
 _CURES = {
     35: "install an NVIDIA driver for CUDA {major} (580 or newer for 13)",  # cudaErrorInsufficientDriver
@@ -41,14 +42,15 @@ def check(device_ids: Sequence[int], *, tensorrt: bool = False) -> None:
         missing.append(f"{found} ({', '.join(absent)}): {_INSTALL}")
     if not _loads("libcudnn.so.9"):  # loaded by onnxruntime at the first convolution, long after start-up
         missing.append(f"no cuDNN 9 (libcudnn.so.9): {_INSTALL}")
-    if tensorrt and not _loads("libnvinfer.so.10"):
-        missing.append('no TensorRT 10 (libnvinfer.so.10): pip install "tensorrt-cu13<11"')
+    if tensorrt and (absent := [name for name in _TENSORRT if not _loads(name)]):
+        missing.append(f"no TensorRT 10 ({', '.join(absent)}): install it, and name its folder in LD_LIBRARY_PATH")
     if missing:
         raise DeviceUnavailable("; ".join(missing))
     count = ctypes.c_int()
     _call("cudaGetDeviceCount", ctypes.byref(count))
     if beyond := [number for number in device_ids if number >= count.value]:
         raise DeviceUnavailable(f"device_ids has GPU {beyond[0]}, but there are {count.value}, counted from 0")
+    _call("cudaSetDevice", ctypes.c_int(device_ids[0]))  # for this thread: or pinning would take memory of GPU 0
 
 
 def pin(memory: NDArray[Any]) -> None:

@@ -38,7 +38,8 @@ def execution_providers(
         cuda["gpu_mem_limit"] = str(settings.gpu_memory_limit_mb * 1_000_000)
     if device == "cuda":
         return [("CUDAExecutionProvider", cuda)]
-    cache = str(_TENSORRT_CACHE.expanduser())
+    cache = _TENSORRT_CACHE.expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
     images = f"images:{{}}x{height}x{width}x3"
     tensorrt = {
         "device_id": str(device_id),
@@ -49,9 +50,9 @@ def execution_providers(
         "trt_profile_max_shapes": images.format(settings.max_batch_size),
         # Building takes minutes: the next start finds the engine.
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": cache,
+        "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": cache,
+        "trt_timing_cache_path": str(cache),
     }
     # What TensorRT has no layer for runs on the same GPU by CUDA.
     return [("TensorrtExecutionProvider", tensorrt), ("CUDAExecutionProvider", cuda)]

@@ -38,6 +38,9 @@ class Runtime:
         count._obj.value = self.gpus
         return self.code
 
+    def cudaSetDevice(self, number: ctypes.c_int) -> int:  # noqa: N802
+        return self.code
+
     def cudaHostRegister(self, address: ctypes.c_void_p, size: ctypes.c_size_t, flags: ctypes.c_uint) -> int:  # noqa: N802
         assert address.value is not None
         self.pinned[address.value] = size.value
@@ -92,7 +95,7 @@ def test_each_missing_piece_is_named_with_its_cure(
 def test_tensorrt_needs_its_own_library(machine: Callable[..., Runtime]) -> None:
     machine(DRIVER | TOOLKIT | CUDNN)
     cuda.check([0])
-    with pytest.raises(DeviceUnavailable, match=r"^no TensorRT 10 \(libnvinfer.so.10\)"):
+    with pytest.raises(DeviceUnavailable, match=r"^no TensorRT 10 \(libnvinfer.so.10, libnvonnxparser.so.10\)"):
         cuda.check([0], tensorrt=True)
 
 

@@ -80,10 +80,13 @@ def test_what_cuda_is_told() -> None:
     assert (options["use_tf32"], options["gpu_mem_limit"]) == ("1", "2000000000")
 
 
-def test_what_tensorrt_is_told() -> None:
+def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     settings = Settings(max_batch_size=8)
     (first, options), (second, _) = execution_providers("tensorrt", 0, settings, half=True, height=299, width=299)
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["trt_profile_min_shapes"] == "images:1x299x299x3"
     assert options["trt_profile_max_shapes"] == "images:8x299x299x3"
     assert options["trt_fp16_enable"] == "True"
+    assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
+    assert Path(options["trt_engine_cache_path"]).is_dir()
