@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 
+from service import cuda
 from service.errors import DeviceUnavailable
 from service.providers import execution_providers
 from service.session import Session
@@ -70,9 +72,9 @@ def test_onnxruntime_by_itself_goes_on_without_a_gpu(xception: Path) -> None:
 
 
 def test_our_session_does_not(xception: Path) -> None:
-    cuda = execution_providers("cuda", 0, Settings(), half=False, height=299, width=299)
+    providers = execution_providers("cuda", 0, Settings(), half=False, height=299, width=299)
     with pytest.raises(DeviceUnavailable, match=r"CUDAExecutionProvider can't load the model.*default CPU EP"):
-        Session(xception, cuda, threads=1)
+        Session(xception, providers, threads=1)
 
 
 def test_with_all_its_wheels_only_the_driver_is_missing() -> None:
@@ -96,6 +98,12 @@ def test_a_driver_too_old_is_told_by_cuda(stub_driver: Path) -> None:
     assert (
         "CUDA driver version is insufficient for CUDA runtime version (CUDA error 35) install an NVIDIA driver" in told
     )
+
+
+def test_without_a_driver_cuda_pins_no_memory() -> None:
+    ort.preload_dlls()
+    with pytest.raises(DeviceUnavailable, match="cudaHostRegister: CUDA driver version is insufficient"):
+        cuda.pin(np.zeros(4096, np.uint8))
 
 
 def test_onnxruntime_knows_the_cuda_options(xception: Path, stub_driver: Path) -> None:
