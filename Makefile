@@ -23,13 +23,15 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve test lint bench load locust locust-smoke lock images test-container clean
+.PHONY: help setup gpu export serve test test-gpu test-gpu-wheel lint bench load locust locust-smoke lock images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/dev ## install all that developing needs into .venv
 	$(bin)/pre-commit install
+
+gpu: .venv/gpu ## put ONNX Runtime for CUDA into .venv, in place of the one for CPUs
 
 export: $(manifests) ## export the models that model_repository lacks
 
@@ -38,6 +40,12 @@ serve: .venv/service $(manifests) ## install and export what is missing, then se
 
 test: lint $(manifests) $(programs) ## run all that CI runs
 	$(bin)/python -m pytest
+
+test-gpu: .venv/gpu .cache/gpu/xception/1/manifest.json ## run the tests that need a GPU
+	INFERCEPTION_MODEL_REPOSITORY=.cache/gpu $(bin)/python -m pytest -m gpu
+
+test-gpu-wheel: .venv/gpu $(manifests) ## try on a machine without a GPU what ONNX Runtime for CUDA says there
+	$(bin)/python -m pytest -m gpu_wheel
 
 lint: .venv/dev ## check style, types and who imports whom
 	$(bin)/ruff check
@@ -96,6 +104,16 @@ clean: ## remove .venv, exported models and reports
 	$(pip) -r requirements/dev.txt
 	$(pip) --no-deps -r requirements/reference.txt
 	@touch $@
+
+# Both are the package onnxruntime to Python: of two installed, the later one's files count.
+.venv/gpu: requirements/service-gpu.txt .venv/dev
+	@echo "== Putting ONNX Runtime for CUDA in place of the one for CPUs (2 GB)"
+	$(bin)/python -m pip uninstall --yes onnxruntime
+	$(pip) -r requirements/service-gpu.txt
+	@touch $@
+
+.cache/gpu/xception/1/manifest.json: | .venv/export
+	$(bin)/python -m export xception --weights kitchenware --precision fp16 --out .cache/gpu
 
 $(photos): | .venv/export
 	$(bin)/python -m tests.load.photos $@

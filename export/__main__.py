@@ -59,13 +59,22 @@ def _export(args: argparse.Namespace) -> int:
             with _stage(f"make {args.model} with random weights"):
                 loaded = load(args.model, "untrained", photos, labels)
         with staged_version(args.out, name, args.version) as staging:
-            agreement = export_version(staging, loaded, photos, name=name, version=args.version, stage=_stage)
+            agreements = export_version(
+                staging,
+                loaded,
+                photos,
+                name=name,
+                version=args.version,
+                precisions=args.precision,
+                stage=_stage,
+            )
     except (WeightsUnavailable, VerificationError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    agreed = ", ".join(f"{agreement.logits:.0e} ({precision})" for precision, agreement in agreements.items())
     print(
-        f"{folder} written in {time.perf_counter() - start:.1f} s: on {agreement.images} photos ONNX Runtime and torch "
-        f"agree to {agreement.logits:.0e} of the logits' spread"
+        f"{folder} written in {time.perf_counter() - start:.1f} s: on {len(photos)} photos ONNX Runtime and torch "
+        f"agree to {agreed} of the logits' spread"
     )
     return 0
 
@@ -76,6 +85,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, where missing)")
     add("--weights", default="imagenet", help="imagenet, kitchenware, untrained or a file (default: %(default)s)")
     add("--labels", type=Path, metavar="FILE", help="the classes' names, one a line in UTF-8")
+    add(
+        "--precision",
+        nargs="+",
+        choices=["fp32", "fp16"],
+        default=["fp32"],
+        help="fp16 adds a variant for GPUs; fp32 is always exported",
+    )
     add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s")
     add("--name", type=_name, help="what the service calls the model (default: MODEL)")
     add("--version", type=_version, default=1, help="a positive integer (default: %(default)s)")

@@ -161,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m export.measure", description="Measure each rewrite's gain.")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {' '.join(CATALOG)}")
     models = parser.parse_args(argv).models or list(CATALOG)
+    onnxruntime.preload_dlls()  # CUDA's libraries, where they are wheels
     try:
         gains = [gain for model in models for gain in measure(model)]
     except (WeightsUnavailable, ValueError) as error:

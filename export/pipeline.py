@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +34,18 @@ def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str]
 
 
 def export_version(
-    folder: Path, loaded: LoadedModel, photos: Sequence[Photo], *, name: str, version: int, stage: Stage
-) -> verify.Agreement:
-    """Fill the empty ``folder`` with a version of a model, verified on the photos.
+    folder: Path,
+    loaded: LoadedModel,
+    photos: Sequence[Photo],
+    *,
+    name: str,
+    version: int,
+    precisions: Collection[str],
+    stage: Stage,
+) -> dict[str, verify.Agreement]:
+    """Fill the empty ``folder`` with a version of a model in fp32 and in ``precisions``, verified on the photos.
+
+    Returns each precision's agreement with the network as loaded.
 
     Raises ValueError when the graph breaks its contract, VerificationError when its answers are not the network's.
     """
@@ -47,14 +56,20 @@ def export_version(
         golden = verify.golden_samples(loaded, photos, logits)
     with stage("fuse"):
         network = fuse(loaded.model, loaded.preprocessing)
-    with stage("trace to ONNX"):
-        model = trace(network, size)
-        check_contract(model, size=size, classes=len(loaded.labels))
-        path = folder / "fp32.onnx"
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    with stage("verify with ONNX Runtime"):
-        session = verify.open_session(path)
-        agreement = verify.check_parity(session, pixels, logits, trained=loaded.trained)
-        verify.check_golden(session, loaded, golden)
-    write_manifest(folder, loaded, name=name, version=version, agreements={"fp32": agreement}, golden=golden)
-    return agreement
+    tolerances = {
+        "fp32": verify.TOLERANCE_TRAINED if loaded.trained else verify.TOLERANCE_UNTRAINED,
+        "fp16": verify.TOLERANCE_HALF,
+    }
+    agreements = {}
+    for precision in dict.fromkeys(("fp32", *precisions)):
+        with stage(f"trace to ONNX in {precision}"):
+            model = trace(network.half() if precision == "fp16" else network, size)
+            check_contract(model, size=size, classes=len(loaded.labels))
+            path = folder / f"{precision}.onnx"
+            path.write_bytes(model.SerializeToString(deterministic=True))
+        with stage(f"verify {precision} with ONNX Runtime"):
+            session = verify.open_session(path)
+            agreements[precision] = verify.check_parity(session, pixels, logits, tolerances[precision])
+            verify.check_golden(session, loaded, golden)
+    write_manifest(folder, loaded, name=name, version=version, agreements=agreements, golden=golden)
+    return agreements

@@ -28,7 +28,7 @@ class _WithProbabilities(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(images)
+        logits = self.network(images).float()  # softmax takes float32, whatever the network computes in
         return logits.softmax(1), logits
 
 
@@ -42,8 +42,8 @@ def _global_average_pool(x: onnxscript.FLOAT, output_size: Sequence[int]) -> onn
 def trace(network: nn.Module, size: int) -> onnx.ModelProto:
     """Translate ``network`` to ONNX: the same bytes each time from the same versions, in whatever folder.
 
-    ``network`` maps uint8 ``[n, size, size, 3]`` to float32 logits ``[n, classes]``. The graph maps ``images`` to
-    ``probabilities`` and ``logits``, for any n.
+    ``network`` maps uint8 ``[n, size, size, 3]`` to logits ``[n, classes]``, in float32 or float16. The graph maps
+    ``images`` to ``probabilities`` and ``logits``, both float32, for any n.
     """
     with _without_known_noise():
         program = torch.onnx.export(

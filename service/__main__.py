@@ -111,8 +111,8 @@ def _check(settings: Settings) -> int:
     for classifier in registry:
         times = ", ".join(f"{size}: {seconds * 1e3:.0f}" for size, seconds in sorted(classifier.warm_up_s.items()))
         print(
-            f"ok    {classifier!r}  {classifier.variant.precision} on {classifier.session.provider} "
-            f"({classifier.session.reason}); {len(classifier.manifest.golden)} golden samples right; "
+            f"ok    {classifier!r}  {classifier.placement.precision} on {classifier.placement.provider} "
+            f"({classifier.placement.reason}); {len(classifier.manifest.golden)} golden samples right; "
             f"milliseconds by batch size: {times}"
         )
     for name, reason in registry.failures.items():

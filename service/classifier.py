@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service import cuda
+from service.admission import Lane, Runs
 from service.batch_queue import BatchQueue, Priority
-from service.batcher import Batcher, Lane
+from service.batcher import Batcher
 from service.budget import Budget
 from service.cost_model import CostModel
 from service.errors import InvalidManifest, InvalidParameter
 from service.image import decode
 from service.manifest import Golden, Manifest, Prediction, checked_file, read_labels, read_manifest
 from service.pixel_slab import PixelSlab
-from service.session import Session
+from service.placement import place
 from service.settings import Settings
 
 # JPEG decoders and resamplers differ by a level here and there. That moves a probability by about 0.01, and can swap
@@ -46,12 +48,11 @@ class Classifier:
     """A loaded, warmed and checked model. Making one takes seconds and blocks: do it in a thread."""
 
     def __init__(self, folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: Budget) -> None:
-        """Load ``folder`` (``<name>/<version>``). Raises InvalidManifest or DeviceUnavailable."""
+        """Load ``folder`` (``<name>/<version>``). Raises InvalidManifest or StartupError."""
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         self.labels = read_labels(folder, self.manifest.labels)
-        self.variant = self.manifest.variants[0]
-        self.session = Session(checked_file(folder, self.variant), settings.device, settings.threads)
+        self.placement = place(folder, self.manifest, settings)
         self._check_shapes()
         self._max_pixels = settings.max_pixels
         self._pixels_in_flight = pixels_in_flight
@@ -60,10 +61,17 @@ class Classifier:
         rows = settings.max_queue_size + settings.max_batch_size + settings.decode_threads
         self.lane = Lane(
             self.manifest.name,
-            self.session,
+            self.placement.sessions,
             BatchQueue(CostModel(self.warm_up_s), settings.max_queue_size),
-            PixelSlab(rows, settings.max_batch_size, self.session.height, self.session.width),
-            probe=lambda: self._run_golden(1),
+            PixelSlab(
+                rows,
+                settings.max_batch_size,
+                self.manifest.input.height,
+                self.manifest.input.width,
+                devices=len(self.placement.sessions),
+                pin=None if self.placement.device == "cpu" else cuda.pin,
+            ),
+            probe=lambda session: self._run_golden(1, session),
         )
         self._batcher = batcher
 
@@ -102,7 +110,8 @@ class Classifier:
         return [Prediction(index=i, label=self.labels[i], probability=float(probabilities[i])) for i in order.tolist()]
 
     def _check_shapes(self) -> None:
-        graph = (self.session.height, self.session.width, self.session.classes)
+        session = self.placement.sessions[0]
+        graph = (session.height, session.width, session.classes)
         described = (self.manifest.input.height, self.manifest.input.width, len(self.labels))
         if graph != described:
             raise InvalidManifest(
@@ -110,7 +119,8 @@ class Classifier:
             )
 
     def _read_golden(self) -> NDArray[np.uint8]:
-        golden = np.empty((len(self.manifest.golden), self.session.height, self.session.width, 3), np.uint8)
+        size = (self.manifest.input.height, self.manifest.input.width)
+        golden = np.empty((len(self.manifest.golden), *size, 3), np.uint8)
         for sample, pixels in zip(self.manifest.golden, golden, strict=True):
             self._decode(checked_file(self.folder, sample).read_bytes(), pixels)
         return golden
@@ -118,15 +128,22 @@ class Classifier:
     def _warm_up(self, sizes: list[int]) -> dict[int, float]:
         """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
 
-        Returns the seconds of each size. The largest runs first, and pays for the memory that all of them use.
+        Returns the seconds of each size, on the slowest device. The largest runs first, and pays for the memory that
+        all of them use; on a GPU each runs twice, since the first time chooses its kernels.
         """
-        return {size: self._run_golden(size) for size in sizes}
+        seconds: dict[int, float] = {}
+        for session in self.placement.sessions:
+            for size in sizes:
+                if self.placement.device != "cpu":
+                    self._run_golden(size, session)
+                seconds[size] = max(seconds.get(size, 0.0), self._run_golden(size, session))
+        return seconds
 
-    def _run_golden(self, size: int) -> float:
+    def _run_golden(self, size: int, session: Runs) -> float:
         """Return the seconds of one batch of golden samples; raises InvalidManifest unless every answer is right."""
         images = np.resize(self._golden, (size, *self._golden.shape[1:]))  # repeated to fill the batch
         start = time.perf_counter()
-        probabilities = self.session.run(images)
+        probabilities = session.run(images)
         seconds = time.perf_counter() - start
         for i, answer in enumerate(probabilities):
             self._check_golden(self.manifest.golden[i % len(self._golden)], answer, size)

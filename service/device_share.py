@@ -24,14 +24,14 @@ _NOTICE = 2.0  # a wait of this many times its own batch of one is what a model'
 
 
 class DeviceShare(Generic[K]):
-    """The queues on one device, by any key."""
+    """The queues on one device, or on several alike, by any key."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int = 1) -> None:
         self._queues: dict[K, BatchQueue[Any]] = {}
         self._virtual: dict[K, float] = {}
         self._ran_at: dict[K, float] = {}
         self._present = 0.0
-        self._free_at = 0.0
+        self._free_at = [0.0] * devices
 
     def add(self, key: K, queue: BatchQueue[Any]) -> None:
         """Let ``queue`` share the device."""
@@ -45,12 +45,12 @@ class DeviceShare(Generic[K]):
             return None
         return min(runnable, key=lambda key: max(self._virtual[key], self._present))
 
-    def started(self, key: K, size: int, now: float) -> None:
-        """Charge a batch of ``size`` at its predicted cost."""
+    def started(self, key: K, size: int, now: float, device: int = 0) -> None:
+        """Charge a batch of ``size`` at its predicted cost, and hold ``device`` for so long."""
         seconds = self._queues[key].cost.seconds(size)
         self._present = max(self._virtual[key], self._present)
         self._virtual[key] = self._present + seconds
-        self._free_at = now + seconds
+        self._free_at[device] = now + seconds
         self._ran_at[key] = now
 
     def longest(self, key: K, now: float) -> float:
@@ -66,9 +66,10 @@ class DeviceShare(Generic[K]):
         """Return the predicted seconds before a new ticket of ``priority`` would start.
 
         The rest of the batch that runs, what is ahead in its own queue, and of every other queue as much as a fair
-        share lets run in that time.
+        share lets run in that time. Several devices take on all that work as they become free, the first free first.
         """
         own = self._queues[key].backlog(priority)
         share = own + self._queues[key].cost.seconds(1)
         others = sum(min(queue.backlog(), share) for other, queue in self._queues.items() if other != key)
-        return max(0.0, self._free_at - now) + own + others
+        busy = sorted(max(0.0, free_at - now) for free_at in self._free_at)
+        return min((sum(busy[:devices]) + own + others) / devices for devices in range(1, len(busy) + 1))

@@ -48,6 +48,7 @@ class Metrics:
         self.pixels_in_flight = gauge("pixels_in_flight", "Pixels being decoded")
         self.body_bytes_in_flight = gauge("body_bytes_in_flight", "Bytes of request bodies held in memory")
         self.ready = gauge("ready", "1 if /health/ready says so, else 0")
+        self.model_nodes = gauge("model_nodes", "Nodes of the graph by provider", ("model", "version", "provider"))
         self.model_ready = gauge(
             "model_ready", "1 if the model is offered, else 0", ("model", "version", "provider", "precision")
         )

@@ -27,7 +27,9 @@ class Registry:
         self.draining = False
         self.metrics = Metrics()
         self._pixels_in_flight = Budget(settings.max_pixels_in_flight)
-        self._batcher = Batcher(settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3)
+        self._batcher = Batcher(
+            settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3, devices=len(settings.gpus)
+        )
 
     def load(self) -> None:
         """Load every version found; blocks for seconds. A model that can't be loaded is kept in ``failures``.
@@ -51,9 +53,9 @@ class Registry:
             log.info(
                 "loaded %r: %s, %s (%s), batch 1 in %.0f ms",
                 classifier,
-                classifier.variant.precision,
-                classifier.session.provider,
-                classifier.session.reason,
+                classifier.placement.precision,
+                classifier.placement.provider,
+                classifier.placement.reason,
                 classifier.warm_up_s[1] * 1e3,
             )
         default = self._settings.default_model
@@ -110,8 +112,10 @@ class Registry:
         self.metrics.ready.set(self.unready is None)
         self.metrics.pixels_in_flight.set(self._pixels_in_flight.held)
         for model in self:
-            described = (model.manifest.name, model.manifest.version, model.session.provider, model.variant.precision)
-            self.metrics.model_ready.labels(*described).set(model.unready is None)
+            version, place = (model.manifest.name, model.manifest.version), model.placement
+            self.metrics.model_ready.labels(*version, place.provider, place.precision).set(model.unready is None)
+            for provider, nodes in place.nodes.items():
+                self.metrics.model_nodes.labels(*version, provider).set(nodes)
             self.metrics.queue_depth.labels(model.manifest.name).set(len(model.lane.queue))
             self.metrics.queue_bytes.labels(model.manifest.name).set(
                 len(model.lane.pixels) * model.lane.pixels[0].nbytes

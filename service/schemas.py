@@ -67,6 +67,7 @@ class ModelInfo(BaseModel):
     ready: bool
     reason: str = Field(description="why it is not ready, or how its provider was chosen")
     provider: str | None = None
+    nodes: dict[str, int] | None = Field(default=None, description="nodes of the graph by the provider that runs them")
     precision: str | None = None
     trained: bool | None = None
     labels: int | None = Field(default=None, description="number of classes")
@@ -91,7 +92,7 @@ def image_result(classifier: Classifier, answer: Classification, total_s: float)
     return ImageResult(
         model=classifier.manifest.name,
         version=classifier.manifest.version,
-        precision=classifier.variant.precision,
+        precision=classifier.placement.precision,
         trained=classifier.manifest.trained,
         predictions=answer.predictions,
         timing_ms=Timing(
@@ -110,9 +111,10 @@ def model_info(classifier: Classifier) -> ModelInfo:
         name=classifier.manifest.name,
         version=classifier.manifest.version,
         ready=classifier.unready is None,
-        reason=classifier.unready or classifier.session.reason,
-        provider=classifier.session.provider,
-        precision=classifier.variant.precision,
+        reason=classifier.unready or classifier.placement.reason,
+        provider=classifier.placement.provider,
+        nodes=classifier.placement.nodes,
+        precision=classifier.placement.precision,
         trained=classifier.manifest.trained,
         labels=len(classifier.labels),
         weights=classifier.manifest.weights.source,

@@ -1,56 +1,52 @@
-"""ONNX Runtime sessions: which provider runs the model, the proof that it does.
+"""ONNX Runtime sessions, and the proof that a model runs where it is said to.
 
 ONNX Runtime falls back to the CPU on its own in four ways: a provider missing from the build, a library that
 can't be loaded, an error while a session is made, an error while one runs. Each is closed off here, so that a
-session either runs on the provider it names or does not exist.
+session either runs every node on the providers it names or does not exist.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import DeviceUnavailable, InferenceFailed, InvalidManifest
-
-Device = Literal["auto", "cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+from service.providers import CPU, Provider
 
 
 class Session:
-    """One model on one provider. ``run`` may be called from any thread, one call at a time.
+    """One model on one device. ``run`` may be called from any thread, one call at a time.
 
-    ``provider`` is ONNX Runtime's name of where the model runs and ``reason`` why that one was chosen.
+    ``provider`` is ONNX Runtime's name of where the model runs, and ``nodes`` counts the graph's nodes by provider as
+    ONNX Runtime assigned them.
     """
 
-    def __init__(self, model: Path, device: Device, threads: int) -> None:
+    def __init__(self, model: Path, providers: Sequence[Provider], threads: int) -> None:
         """Load the ONNX file ``model``. Raises DeviceUnavailable, or InvalidManifest for a bad file."""
-        if device == "auto":
-            try:
-                self._session = _create(model, "cuda", threads)
-                self.reason = "auto: a CUDA device runs the model"
-            except DeviceUnavailable as error:
-                self._session = _create(model, "cpu", threads)
-                self.reason = f"auto: no CUDA ({error})"
-        else:
-            self._session = _create(model, device, threads)
-            self.reason = f"device={device}"
+        self._session = _create(model, providers, threads)
+        self._binding = self._session.io_binding()
         self.provider: str = self._session.get_providers()[0]
+        self.nodes = _nodes(self._session, providers)
         shape = self._session.get_inputs()[0].shape  # ["batch", height, width, 3]
         self.height, self.width = int(shape[1]), int(shape[2])
         self.classes = int(self._session.get_outputs()[0].shape[1])
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 ``[n, height, width, 3]`` RGB to float32 probabilities ``[n, classes]``, off the GIL."""
-        (probabilities,) = self._session.run(["probabilities"], {"images": images})
+        # Bound, the images go to the device straight from where they were decoded, which on a GPU is pinned memory.
+        self._binding.bind_cpu_input("images", images)
+        self._binding.bind_output("probabilities", "cpu")
+        self._session.run_with_iobinding(self._binding)
+        probabilities: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0]
         if probabilities.shape != (len(images), self.classes):
             raise InferenceFailed(f"{len(images)} images went in, an array {probabilities.shape} came out")
-        result: NDArray[np.float32] = probabilities
-        return result
+        return probabilities
 
 
 @functools.cache
@@ -60,31 +56,42 @@ def _share_arena() -> None:
     ort.create_and_register_allocator(memory, None)
 
 
-def _create(model: Path, device: Literal["cpu", "cuda"], threads: int) -> ort.InferenceSession:
-    provider = _PROVIDERS[device]
-    if provider not in ort.get_available_providers():
-        raise DeviceUnavailable(f"this onnxruntime has no {provider}; install onnxruntime-gpu for device=cuda")
+def _create(model: Path, providers: Sequence[Provider], threads: int) -> ort.InferenceSession:
+    names = [name for name, _ in providers]
+    if missing := [name for name in names if name not in ort.get_available_providers()]:
+        raise DeviceUnavailable(f"this onnxruntime has no {missing[0]}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Memory planned by shape is kept for each batch size; without the plans all sizes and all models, which take
-    # turns, share one arena.
-    options.enable_mem_pattern = False
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Long enough to bridge the gaps between operators, too short to take the cores from decoding after the last.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
-    if device != "cpu":
-        ort.preload_dlls()  # CUDA's libraries, where they are wheels as in requirements/service-gpu.txt
+    if providers == CPU:
+        # Memory planned by shape is kept for each batch size; without the plans all sizes and all models, which take
+        # turns, share one arena.
+        options.enable_mem_pattern = False
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    else:
         # A node that the device can't run is an error, not a slow answer.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = ort.InferenceSession(str(model), options, providers=[provider], enable_fallback=0)
+        session = ort.InferenceSession(str(model), options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
-        if device == "cpu":
+        if providers == CPU:
             raise InvalidManifest(f"onnxruntime can't load the model: {error}") from error
-        raise DeviceUnavailable(f"{provider} can't load the model: {error}") from error
+        raise DeviceUnavailable(f"{names[0]} can't load the model: {error}") from error
     session.disable_fallback()
-    if session.get_providers()[0] != provider:
-        raise DeviceUnavailable(f"asked for {provider}, onnxruntime made {session.get_providers()}: see its log above")
+    if session.get_providers()[0] != names[0]:
+        raise DeviceUnavailable(f"asked for {names[0]}, onnxruntime made {session.get_providers()}: see its log above")
     return session
+
+
+def _nodes(session: ort.InferenceSession, providers: Sequence[Provider]) -> dict[str, int]:
+    """Count the nodes by provider. Raises DeviceUnavailable when one is elsewhere, or none on the first provider."""
+    nodes = Counter(part.ep_name for part in session.get_provider_graph_assignment_info() for _ in part.get_nodes())
+    elsewhere = {name: count for name, count in nodes.items() if name not in dict(providers)}
+    first = providers[0][0]
+    if elsewhere or not nodes[first]:
+        raise DeviceUnavailable(f"of the model's nodes not all run on {first}, but {dict(nodes)}")
+    return dict(nodes)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -35,7 +35,13 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     model_repository: Path = Field(Path("model_repository"), description="folder of exported models")
     default_model: str | None = Field(None, description="model for requests that name none; needed with several models")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes what really works")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="where models run; auto takes CUDA if it really works, else the CPU"
+    )
+    device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs its own batches")
+    precision: Literal["auto", "fp32", "fp16"] = Field("auto", description="auto: fp16 on GPUs if exported, else fp32")
+    tf32: bool = Field(False, description="let GPUs round fp32 products to 10 bits, which is faster")
+    gpu_memory_limit_mb: int | None = Field(None, ge=1, description="memory that one model may take on one GPU")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads of one inference")
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
@@ -52,3 +58,15 @@ class Settings(BaseSettings):
     drain_grace_ms: int = Field(1_000, ge=0, description="after SIGTERM, serve on so long while load balancers notice")
     probe_interval_ms: int = Field(5_000, ge=1, description="how often a model that keeps failing is tried again")
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written")
+
+    @field_validator("device_ids")
+    @classmethod
+    def _several_gpus_are_named(cls, device_ids: str, info: ValidationInfo) -> str:
+        if "," in device_ids and info.data.get("device") not in ("cuda", "tensorrt"):
+            raise ValueError("several GPUs need device=cuda or device=tensorrt")
+        return device_ids
+
+    @property
+    def gpus(self) -> list[int]:
+        """The numbers of the GPUs to use."""
+        return [int(number) for number in self.device_ids.split(",")]

@@ -20,6 +20,7 @@ from models.spec import Preprocessing as Published
 from service.budget import Budget
 from service.image import Preprocessing, decode
 from service.manifest import checked_file, read_labels, read_manifest
+from service.providers import CPU
 from service.session import Session
 
 MODELS = ["xception", "inception_v4"]
@@ -30,7 +31,7 @@ def test_the_service_reads_what_export_writes(model_repository: Path, name: str)
     folder = model_repository / name / "1"
     manifest = read_manifest(folder)
     assert (manifest.name, manifest.version) == (name, 1)
-    session = Session(checked_file(folder, manifest.variants[0]), "cpu", threads=2)
+    session = Session(checked_file(folder, manifest.variants[0]), CPU, threads=2)
     assert session.classes == len(read_labels(folder, manifest.labels))
     assert (session.height, session.width) == (manifest.input.height, manifest.input.width)
     assert {entry.name for entry in folder.rglob("*") if entry.is_file()} == {

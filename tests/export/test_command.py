@@ -41,10 +41,15 @@ def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
         "load xception with kitchenware weights",
         "answer the photos with torch",
         "fuse",
-        "trace to ONNX",
-        "verify with ONNX Runtime",
+        "trace to ONNX in fp32",
+        "verify fp32 with ONNX Runtime",
+        "trace to ONNX in fp16",
+        "verify fp16 with ONNX Runtime",
     ]
-    assert re.fullmatch(r"repository/xception/1 written in \d+\.\d s: on 9 photos .* to \de-\d\d of .*", last)
+    assert re.fullmatch(
+        r"repository/xception/1 written in \d+\.\d s: on 9 photos .* to \de-\d\d \(fp32\), \de-\d\d \(fp16\) of .*",
+        last,
+    )
 
 
 def test_a_second_export_is_byte_identical(
@@ -55,7 +60,7 @@ def test_a_second_export_is_byte_identical(
     old = tmp_path / "deep" / "models" / "xception" / "1"
     old.mkdir(parents=True)
     (old / "int8.onnx").write_text("of an older export")
-    assert main(["xception", "--weights", "kitchenware", "--out", "deep/models"]) == 0
+    assert main(["xception", "--weights", "kitchenware", "--precision", "fp16", "--out", "deep/models"]) == 0
     assert tree(tmp_path / "deep" / "models") == tree(exported[0])
 
 
@@ -106,7 +111,16 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
     assert main(["xception", "--weights", "kitchenware", "--out", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert re.fullmatch(r"error: ONNX Runtime's logits differ from torch's by .*\n", err)
-    assert out.splitlines()[-1] == "verify with ONNX Runtime ... failed"
+    assert out.splitlines()[-1] == "verify fp32 with ONNX Runtime ... failed"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_are_refused_in_half_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They magnify its rounding beyond what could be told from a fault."""
+    assert main(["xception", "--weights", "untrained", "--precision", "fp16", "--out", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "2e-02 is allowed" in err
+    assert out.splitlines()[-1] == "verify fp16 with ONNX Runtime ... failed"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -148,3 +148,12 @@ def test_an_export_says_nothing_about_its_maker(exported_model: onnx.ModelProto,
 def test_only_global_pools_are_translated_to_one() -> None:
     with pytest.raises(ValueError, match=r"only to \(1, 1\)"):
         trace._global_average_pool(cast("FLOAT", None), (2, 2))
+
+
+def test_in_half_precision_all_but_the_softmax_is_half(xception: Path) -> None:
+    """The pixels turn into float16 and the logits into float32: nothing else is converted on the way."""
+    graph = onnx.load(xception / "fp16.onnx").graph
+    assert [node.output[0] for node in graph.node if node.op_type == "Cast"] == ["type_as", "logits"]
+    (softmax,) = [node for node in graph.node if node.op_type == "Softmax"]
+    assert (softmax.input[0], softmax.output[0]) == ("logits", "probabilities")
+    assert {tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1} == {onnx.TensorProto.FLOAT16}

@@ -12,6 +12,8 @@ from PIL import Image
 
 from export.photos import Photo
 from export.verify import (
+    TOLERANCE_TRAINED,
+    TOLERANCE_UNTRAINED,
     GoldenSample,
     VerificationError,
     check_golden,
@@ -60,7 +62,7 @@ def test_spread_is_between_images_not_classes() -> None:
 
 def test_parity(session: Any, squashed: NDArray[np.uint8], reference: NDArray[np.float32]) -> None:
     recorded = Recorded(session)
-    agreement = check_parity(recorded, squashed, reference, trained=True)
+    agreement = check_parity(recorded, squashed, reference, TOLERANCE_TRAINED)
     assert recorded.batches == [1, 2, 5, 1]
     assert (agreement.images, agreement.top1) == (9, 1.0)
     assert 0 < agreement.logits < 1e-4
@@ -82,23 +84,25 @@ def test_one_logit_off_at_any_batch_size_fails(
 ) -> None:
     changed = Recorded(session, add(2e-3 * spread(reference), at_batch=batch))
     with pytest.raises(VerificationError, match=f"in a batch of {batch}; 1e-03 is allowed"):
-        check_parity(changed, squashed, reference, trained=True)
+        check_parity(changed, squashed, reference, TOLERANCE_TRAINED)
 
 
 def test_untrained_weights_are_allowed_more(
     session: Any, squashed: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
     agreement = check_parity(
-        Recorded(session, add(2e-3 * spread(reference), at_batch=5)), squashed, reference, trained=False
+        Recorded(session, add(2e-3 * spread(reference), at_batch=5)), squashed, reference, TOLERANCE_UNTRAINED
     )
     assert agreement.logits == pytest.approx(2e-3, rel=0.01)
     with pytest.raises(VerificationError, match="1e-02 is allowed"):
-        check_parity(Recorded(session, add(2e-2 * spread(reference), at_batch=5)), squashed, reference, trained=False)
+        check_parity(
+            Recorded(session, add(2e-2 * spread(reference), at_batch=5)), squashed, reference, TOLERANCE_UNTRAINED
+        )
 
 
 def test_nan_fails(session: Any, squashed: NDArray[np.uint8], reference: NDArray[np.float32]) -> None:
     with pytest.raises(VerificationError):
-        check_parity(Recorded(session, add(float("nan"), at_batch=2)), squashed, reference, trained=True)
+        check_parity(Recorded(session, add(float("nan"), at_batch=2)), squashed, reference, TOLERANCE_TRAINED)
 
 
 def test_agreement_counts_changed_answers(
@@ -108,7 +112,7 @@ def test_agreement_counts_changed_answers(
         probabilities, logits = outputs
         return [probabilities[:, ::-1] if batch == 5 else probabilities, logits]
 
-    agreement = check_parity(Recorded(session, swap_classes), squashed, reference, trained=True)
+    agreement = check_parity(Recorded(session, swap_classes), squashed, reference, TOLERANCE_TRAINED)
     assert agreement.top1 == pytest.approx(4 / 9)
     assert agreement.max_abs_probability > 0.3
 
@@ -117,7 +121,7 @@ def test_too_few_images_for_the_batches(
     session: Any, squashed: NDArray[np.uint8], reference: NDArray[np.float32]
 ) -> None:
     with pytest.raises(ValueError, match="7 images"):
-        check_parity(session, squashed[:7], reference[:7], trained=True)
+        check_parity(session, squashed[:7], reference[:7], TOLERANCE_TRAINED)
 
 
 def test_golden_samples_are_small_photos_of_different_things(

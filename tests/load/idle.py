@@ -18,9 +18,9 @@ from tqdm import trange
 from export.photos import labelled_photos
 from service.budget import Budget
 from service.image import decode
-from service.manifest import checked_file, read_manifest
-from service.session import Session
-from service.settings import available_cpus
+from service.manifest import read_manifest
+from service.placement import place
+from service.settings import Settings
 from tests.load.bench import resident_bytes
 from tests.server import connected, serving
 
@@ -57,7 +57,7 @@ def measure(
 ) -> Iterator[tuple[float, float]]:
     """Classify photos in process and over HTTP in turn; yield the seconds of each pair."""
     manifest = read_manifest(folder)
-    session = Session(checked_file(folder, manifest.variants[0]), "cpu", available_cpus())
+    session = place(folder, manifest, Settings(device="auto")).sessions[0]
     pixels = np.empty((1, session.height, session.width, 3), np.uint8)
     for i in trange(ROUNDS, desc=title):
         photo = photos[i % len(photos)]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.admission import Admission, Answer, Lane, Runs
 from service.batch_queue import BatchQueue, Priority
-from service.batcher import Admission, Answer, Batcher, Lane
+from service.batcher import Batcher
 from service.cost_model import CostModel
 from service.errors import DeadlineExceeded, InferenceFailed, InvalidImage, QueueFull, Unavailable
 from service.metrics import Metrics
@@ -41,13 +42,15 @@ class GatedSession:
         assert self.gate.acquire(timeout=PATIENCE_S)
         return self.result(images)
 
-    def probe(self) -> None:
-        """Fail as the session does."""
-        self.result(np.zeros((1, 1, 1, 3), np.uint8))
-
     async def running(self) -> None:
         """Wait until the next batch is inside ``run``."""
         assert await asyncio.to_thread(self.entered.acquire, timeout=PATIENCE_S)
+
+
+def probe(session: Runs) -> None:
+    """Fail as the session does."""
+    assert isinstance(session, GatedSession)
+    session.result(np.zeros((1, 1, 1, 3), np.uint8))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -57,20 +60,22 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def lane(session: GatedSession, *, max_queue: int = 20, rows: int = 40, seconds: float = 0.001) -> Lane:
+def lane(*sessions: GatedSession, max_queue: int = 20, rows: int = 40, seconds: float = 0.001) -> Lane:
     cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
-    return Lane("fake", session, BatchQueue[Admission](cost, max_queue), PixelSlab(rows, 8, 1, 1), session.probe)
+    pixels = PixelSlab(rows, 8, 1, 1, devices=len(sessions))
+    return Lane("fake", sessions, BatchQueue[Admission](cost, max_queue), pixels, probe)
 
 
 @asynccontextmanager
 async def batching(*lanes: Lane, decode_threads: int = 2) -> AsyncIterator[Batcher]:
-    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001)
+    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001, devices=len(lanes[0].sessions))
     for one in lanes:
         batcher.add(one)
     yield batcher
     for one in lanes:
-        assert isinstance(one.session, GatedSession)
-        one.session.gate.release(1000)
+        for session in one.sessions:
+            assert isinstance(session, GatedSession)
+            session.gate.release(1000)
     await asyncio.to_thread(batcher.close)
 
 
@@ -327,3 +332,75 @@ async def test_a_model_that_keeps_failing_is_refused_until_its_probe_succeeds() 
         await until(lambda: one.breaker.reason is None)
         session.gate.release()
         assert (await ask(batcher, one, 4)).probabilities == [4]
+
+
+async def test_each_device_runs_a_batch_and_waiting_work_goes_to_the_first_that_is_free() -> None:
+    sessions = [GatedSession(), GatedSession()]
+    one = lane(*sessions)
+    async with batching(one) as batcher:
+        tasks = []
+        for value, session in enumerate(sessions, 1):
+            tasks += [asyncio.ensure_future(ask(batcher, one, value))]
+            await session.running()
+        tasks += await queued(batcher, one, 3, 4)
+        assert [session.batches for session in sessions] == [[[1]], [[2]]]
+        sessions[1].gate.release()
+        await sessions[1].running()
+        assert [sorted(batch) for batch in sessions[1].batches] == [[2], [3, 4]]
+        for session in sessions:
+            session.gate.release()
+        answers = await asyncio.gather(*tasks)
+    assert [answer.probabilities.tolist() for answer in answers] == [[1], [2], [3], [4]]
+
+
+async def test_a_failing_device_fails_its_own_batch_alone() -> None:
+    sessions = [GatedSession(), GatedSession()]
+    one = lane(*sessions)
+
+    def crash(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("device lost")
+
+    sessions[0].result = crash
+    async with batching(one) as batcher:
+        tasks = []
+        for value, session in enumerate(sessions, 1):
+            tasks += [asyncio.ensure_future(ask(batcher, one, value))]
+            await session.running()
+        for session in sessions:
+            session.gate.release()
+        bad, good = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(bad, InferenceFailed)
+    assert isinstance(good, Answer)
+
+
+async def test_a_device_that_keeps_failing_takes_the_model_out_until_all_devices_answer() -> None:
+    """Otherwise it would take most of the work: it is free again at once."""
+    sessions = [GatedSession(), GatedSession()]
+    one = lane(*sessions)
+    failures, repaired = 0, False
+
+    def crash(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        nonlocal failures
+        if repaired:
+            return GatedSession.echo(images)
+        failures += 1
+        raise RuntimeError("device lost")
+
+    sessions[1].result = crash
+    async with batching(one) as batcher:
+        for session in sessions:
+            session.gate.release(100)
+        # One at a time, they take turns: the sound device's answers come between the failures.
+        outcomes = [
+            type(outcome)
+            for value in range(6)
+            for outcome in await asyncio.gather(ask(batcher, one, value), return_exceptions=True)
+        ]
+        assert outcomes == [Answer, InferenceFailed] * 3
+        with pytest.raises(Unavailable, match="device lost"):
+            await ask(batcher, one, 7)
+        await until(lambda: failures == 5)  # two probes, which the sound device answered
+        assert one.breaker.reason is not None
+        repaired = True
+        await until(lambda: one.breaker.reason is None)
+        assert (await ask(batcher, one, 8)).probabilities == [8]

@@ -17,9 +17,9 @@ from service.errors import Overloaded
 MAX_QUEUE = 12
 
 
-def share(**costs: float) -> tuple[DeviceShare[str], dict[str, BatchQueue[Ticket]]]:
+def share(devices: int = 1, **costs: float) -> tuple[DeviceShare[str], dict[str, BatchQueue[Ticket]]]:
     """A device with one queue a keyword, whose value is the seconds an image takes."""
-    device: DeviceShare[str] = DeviceShare()
+    device: DeviceShare[str] = DeviceShare(devices)
     queues = {}
     for name, seconds in costs.items():
         cost = CostModel({size: 0.02 + seconds * size for size in (1, 2, 4, 8)})
@@ -63,6 +63,23 @@ def test_busy_models_get_equal_device_time_whatever_they_cost() -> None:
         used[chosen] += seconds
         now += seconds
     assert used["light"] == pytest.approx(used["heavy"], rel=0.05)
+
+
+def test_several_devices_share_what_waits() -> None:
+    device, queues = share(devices=2, a=0.1)
+    cost = queues["a"].cost
+    put(device, queues, "a", 8, 0.0)
+    assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(8) / 2)
+    queues["a"].take(0.0)
+    device.started("a", 8, 0.0, 0)
+    assert device.wait("a", Priority.NORMAL, 0.0) == 0.0  # the other is free
+    device.started("a", 2, 0.0, 1)
+    assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(2))
+    put(device, queues, "a", 1, 0.0)
+    assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(2) + cost.seconds(1))
+    put(device, queues, "a", 7, 0.0)
+    longest, least = cost.seconds(8), cost.seconds(2)  # the second device works until the first is free, then both
+    assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx((longest + least + cost.seconds(8)) / 2)
 
 
 def test_a_quiet_model_saves_up_no_claim() -> None:

@@ -313,6 +313,7 @@ def test_unknown_path_and_method(client: httpx2.Client) -> None:
 def test_models_tell_provider_precision_and_origin(client: httpx2.Client) -> None:
     model = client.get("/models/xception").json()
     assert model["provider"] == "CPUExecutionProvider"
+    assert model["nodes"] == {"CPUExecutionProvider": 133}
     assert model["precision"] == "fp32"
     assert model["labels"] == 6
     assert model["ready"] is True
@@ -330,6 +331,7 @@ def test_health_metrics_and_docs(client: httpx2.Client) -> None:
         'inferception_model_ready{model="xception",precision="fp32",provider="CPUExecutionProvider",version="1"} 1.0'
         in metrics
     )
+    assert 'inferception_model_nodes{model="xception",provider="CPUExecutionProvider",version="1"} 133.0' in metrics
     assert client.get("/docs").status_code == 200
     described = client.get("/openapi.json").json()["paths"]["/classify"]["post"]
     assert {(parameter["name"], parameter["in"]) for parameter in described["parameters"]} == {

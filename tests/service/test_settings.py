@@ -21,7 +21,9 @@ def test_environment_sets_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
+        ("DEVICE", "gpu", "'auto', 'cpu', 'cuda' or 'tensorrt'"),
+        ("DEVICE_IDS", "0,1", "several GPUs need device=cuda"),
+        ("DEVICE_IDS", "first", "should match pattern"),
         ("PORT", "70000", "65535"),
         ("THREADS", "0", "greater than or equal to 1"),
     ],

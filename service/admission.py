@@ -1,0 +1,123 @@
+"""One image's way to its answer: a place in a model's queue, a row of its pixels, a share in a batch.
+
+The rules:
+- An admission leases a row of pixels. The row is free again when the admission has ended *and* neither a decoder
+  nor a running batch still touches it; so a client may vanish at any moment.
+- Cancellation is the only way out early: a deadline and a gone client take the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batch_queue import BatchQueue, Ticket
+from service.breaker import Breaker
+from service.pixel_slab import PixelSlab
+from service.tracing import BatchSpan, Stages
+
+
+class Runs(Protocol):
+    """What a lane needs of a session."""
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map uint8 ``[n, height, width, 3]`` to probabilities ``[n, classes]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Probabilities ``[classes]`` of one image, and what its batch was."""
+
+    probabilities: NDArray[np.float32]
+    batch_size: int
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(eq=False)
+class Lane:
+    """One model's way through the devices: its session on each, its queue, its pixels.
+
+    ``probe`` runs one known image on a session in the calling thread, and raises unless the answer is right.
+    """
+
+    name: str
+    sessions: Sequence[Runs]
+    queue: BatchQueue[Admission]
+    pixels: PixelSlab
+    probe: Callable[[Runs], object]
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+@dataclass(eq=False)
+class Admission(Ticket):
+    """A ticket with its row of pixels, and the future of its answer. Leave the ``with`` block to give all back."""
+
+    _lane: Lane = field(kw_only=True)
+    _decoders: Executor = field(kw_only=True)
+    _wants_batch: Callable[[], None] = field(kw_only=True)
+    row: int = field(kw_only=True)
+    answer: asyncio.Future[Answer] = field(kw_only=True)
+    decoded_at: float = field(default=0.0, init=False)
+    _in_use: bool = field(default=False, init=False)  # a decoder or a batch touches the row
+    _ended: bool = field(default=False, init=False)
+    _stages: Stages = field(default_factory=Stages, init=False)
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended = True
+        self._stages.end()
+        self._lane.queue.remove(self)
+        if not self.answer.cancel() and not self.answer.cancelled():
+            self.answer.exception()  # retrieved, or asyncio would log it
+        self._give_back_row()
+
+    async def decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
+        """Run ``decode`` on the row in a decoder thread; return the seconds it took. Its errors pass through."""
+        self._in_use = True
+        self._stages.enter("decode")
+        work = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, decode)
+        work.add_done_callback(lambda _: self.released_by_device())
+        # A decoder that writes can't be stopped: the row stays its own until it ends.
+        seconds = await asyncio.shield(work)
+        self.decoded_at = time.perf_counter()
+        return seconds
+
+    def _decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
+        if self.answer.done():  # shed, or its client gone, while it waited for a decoder
+            return 0.0
+        start = time.perf_counter()
+        decode(self._lane.pixels[self.row])
+        return time.perf_counter() - start
+
+    async def infer(self) -> Answer:
+        """Wait for the batch that this image joins. Raises what the batch raised, or QueueFull when shed."""
+        self.decoded = True
+        self._stages.enter("queue")
+        self._wants_batch()
+        return await self.answer
+
+    def taken_by_device(self, batch: BatchSpan) -> None:
+        """Note that a batch reads the row."""
+        self._in_use = True
+        self._stages.enter("infer", batch)
+
+    def released_by_device(self) -> None:
+        """Note that decoder or batch is done with the row."""
+        self._in_use = False
+        self._give_back_row()
+
+    def _give_back_row(self) -> None:
+        if self._ended and not self._in_use and self.row >= 0:
+            self._lane.pixels.give_back(self.row)
+            self.row = -1

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import cuda, placement
+from service.errors import DeviceUnavailable, StartupError
+from service.manifest import Manifest, Variant, read_manifest
+from service.placement import choose_variant, place
+from service.providers import Device, execution_providers
+from service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def folder(model_repository: Path) -> Path:
+    return model_repository / "xception" / "1"
+
+
+def manifest(folder: Path, *precisions: str) -> Manifest:
+    """The exported manifest, as if it had these variants."""
+    found = read_manifest(folder)
+    variants = [Variant.model_validate(found.variants[0].model_dump() | {"precision": p}) for p in precisions]
+    return found.model_copy(update={"variants": tuple(variants)})
+
+
+@pytest.mark.parametrize(
+    ("exported", "asked", "device", "expected"),
+    [
+        (["fp32", "fp16"], "auto", "cuda", "fp16"),
+        (["fp32", "fp16"], "auto", "tensorrt", "fp16"),
+        (["fp32", "fp16"], "auto", "cpu", "fp32"),
+        (["fp32"], "auto", "cuda", "fp32"),
+        (["fp32", "fp16"], "fp32", "cuda", "fp32"),
+        (["fp32", "fp16"], "fp16", "cpu", "fp16"),
+    ],
+)
+def test_precision(folder: Path, exported: list[str], asked: str, device: Device, expected: str) -> None:
+    assert choose_variant(manifest(folder, *exported), asked, device).precision == expected
+
+
+def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
+    with pytest.raises(StartupError, match="has only fp32: export it with --precision fp16"):
+        place(folder, manifest(folder, "fp32"), Settings(precision="fp16"))
+
+
+def test_auto_says_what_it_took_and_why(folder: Path) -> None:
+    placed = place(folder, read_manifest(folder), Settings(device="auto"))
+    assert (placed.device, placed.provider, placed.precision) == ("cpu", "CPUExecutionProvider", "fp32")
+    assert placed.reason.startswith("auto: no CUDA (")
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_asked_for_and_missing_is_an_error(folder: Path, device: Device) -> None:
+    with pytest.raises(DeviceUnavailable):
+        place(folder, read_manifest(folder), Settings(device=device))
+
+
+def test_each_gpu_gets_a_session_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: told.append((gpus, tensorrt)))
+    monkeypatch.setattr(placement, "Session", lambda model, providers, threads: told.append(providers[0][1]))
+    placed = place(folder, read_manifest(folder), Settings(device="cuda", device_ids="0,2"))
+    checked, *options = told
+    assert checked == ([0, 2], False)
+    assert [option["device_id"] for option in options] == ["0", "2"]
+    assert len(placed.sessions) == 2
+
+
+def test_what_cuda_is_told() -> None:
+    ((name, options),) = execution_providers("cuda", 1, Settings(), half=True, height=299, width=299)
+    assert name == "CUDAExecutionProvider"
+    assert options["device_id"] == "1"
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert (options["prefer_nhwc"], options["use_tf32"]) == ("1", "0")
+    assert "gpu_mem_limit" not in options
+    settings = Settings(tf32=True, gpu_memory_limit_mb=2000)
+    ((_, options),) = execution_providers("cuda", 0, settings, half=False, height=299, width=299)
+    assert (options["use_tf32"], options["gpu_mem_limit"]) == ("1", "2000000000")
+
+
+def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(max_batch_size=8)
+    (first, options), (second, _) = execution_providers("tensorrt", 0, settings, half=True, height=299, width=299)
+    assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options["trt_profile_min_shapes"] == "images:1x299x299x3"
+    assert options["trt_profile_max_shapes"] == "images:8x299x299x3"
+    assert options["trt_fp16_enable"] == "True"
+    assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
+    assert Path(options["trt_engine_cache_path"]).is_dir()
