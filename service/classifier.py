@@ -58,7 +58,8 @@ class Classifier:
         self._pixels_in_flight = pixels_in_flight
         self._golden = self._read_golden()
         self.warm_up_s = self._warm_up(batch_sizes(settings.max_batch_size))
-        rows = settings.max_queue_size + settings.max_batch_size + settings.decode_threads
+        running = settings.max_batch_size * len(self.placement.sessions)
+        rows = settings.max_queue_size + running + settings.decode_threads
         self.lane = Lane(
             self.manifest.name,
             self.placement.sessions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,19 +80,22 @@ async def classify(request: Request) -> Response:
     )
     try:
         async with asyncio.timeout_at(query.deadline) as patience:
-            query.check_admission()
+            classifier.check_admission(query.deadline, query.top_k, query.priority)  # before a body is read
             async with request.app.state.bodies.read(request) as files, _ends_with_client(request, patience):
                 trace.stages["read"] = time.perf_counter() - trace.arrived
                 answer: BaseModel = await (query.one(files[0]) if len(files) == 1 else query.several(files))
                 # Made by ourselves a line ago: FastAPI's check of it would cost more than the rest of the answer.
                 return Response(answer.model_dump_json(), media_type="application/json")
+    except ServiceError as error:
+        query.count(error)
+        raise
     except (TimeoutError, ClientDisconnect):
         if await request.is_disconnected():
             registry.metrics.disconnected.labels(trace.model).inc()
             raise ClientDisconnect from None
-        error = DeadlineExceeded(f"no answer within {timeout_s:g} s")
-        query.count(error)
-        raise error from None
+        late = DeadlineExceeded(f"no answer within {timeout_s:g} s")
+        query.count(late)
+        raise late from None
 
 
 @dataclass(frozen=True)
@@ -106,23 +109,11 @@ class _Query:
     deadline: float
     priority: Priority
 
-    def check_admission(self) -> None:
-        """Refuse at once, before a body is read."""
-        try:
-            self.classifier.check_admission(self.deadline, self.top_k, self.priority)
-        except ServiceError as error:
-            self.count(error)
-            raise
-
     async def one(self, file: File) -> ImageResult:
         """Classify a file, and report its stages."""
-        try:
-            answer = await self.classifier.classify(
-                file.data, top_k=self.top_k, deadline=self.deadline, priority=self.priority
-            )
-        except ServiceError as error:
-            self.count(error)
-            raise
+        answer = await self.classifier.classify(
+            file.data, top_k=self.top_k, deadline=self.deadline, priority=self.priority
+        )
         self.metrics.images.labels(self.trace.model, "ok").inc()
         self.trace.stages.update(decode=answer.decode_s, queue=answer.queue_s, infer=answer.infer_s)
         return image_result(self.classifier, answer, time.perf_counter() - self.trace.arrived)
@@ -134,6 +125,7 @@ class _Query:
             try:
                 return FileResult(file=file.name, **dict(await self.one(file)))
             except ServiceError as error:
+                self.count(error)
                 return FileError(file=file.name, error=problem_of(error))
 
         return Results(results=await asyncio.gather(*map(entry, files)))
@@ -154,7 +146,8 @@ async def _ends_with_client(request: Request, patience: asyncio.Timeout) -> Asyn
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        patience.reschedule(0.0)
+        with suppress(RuntimeError):  # it has just run out by itself
+            patience.reschedule(0.0)
 
     listening = asyncio.create_task(listen())
     try:

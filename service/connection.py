@@ -7,12 +7,19 @@ trickles or has no end, and a body that nobody reads any more.
 from __future__ import annotations
 
 import asyncio
+import functools
 
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.problems import problem, problem_response
 
 _MAX_HEAD_BYTES = 64 * 1024
+
+
+async def _unless_health(refuse: ASGIApp, serve: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse all but health checks: a server with too many clients is alive, and must not be restarted for it."""
+    await (serve if scope["path"].startswith("/health/") else refuse)(scope, receive, send)
 
 
 def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpToolsProtocol]:
@@ -37,7 +44,7 @@ def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpTools
             if len(self.connections) > 2 * max_connections:
                 transport.abort()
             elif len(self.connections) > max_connections:
-                self.app = full
+                self.app = functools.partial(_unless_health, full, self.app)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrival.cancel()
@@ -45,6 +52,9 @@ def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpTools
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and self._arrival.cancelled():  # bytes between requests have ended uvicorn's wait for the next one
+                self._arrival = self.loop.call_later(arrival_s, self._overdue)
             self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
             if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(431, f"the request's head has more than the {_MAX_HEAD_BYTES} bytes allowed")

@@ -32,8 +32,9 @@ class Parameters(BaseModel):
     def of(cls, request: Request) -> Parameters:
         """Return what ``request`` asks for, or raise InvalidParameter, which names what is wrong."""
         headers = {name: request.headers[name] for name in (_TIMEOUT, _PRIORITY) if name in request.headers}
+        query = {name: value for name, value in request.query_params.items() if not name.startswith("x-")}
         try:
-            return cls.model_validate({**request.query_params, **headers})
+            return cls.model_validate(query | headers)
         except ValidationError as error:
             raise InvalidParameter("; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())) from None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from service import cuda
 from service.errors import DeviceUnavailable, StartupError
 from service.manifest import Manifest, Variant, checked_file
@@ -61,8 +63,21 @@ def _place(folder: Path, manifest: Manifest, settings: Settings, device: Device,
             height=manifest.input.height,
             width=manifest.input.width,
         )
-        sessions.append(Session(model, providers, settings.threads))
+        session = Session(model, providers, settings.threads)
+        if device != "cpu":
+            _try_out(session, manifest)
+        sessions.append(session)
     return Placement(device, variant.precision, sessions, reason)
+
+
+def _try_out(session: Session, manifest: Manifest) -> None:
+    """Run one batch on a GPU from pinned memory. Raises DeviceUnavailable when that fails."""
+    images = np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)
+    cuda.pin(images)
+    try:
+        session.run(images)
+    except Exception as error:  # onnxruntime's exceptions share no base below Exception
+        raise DeviceUnavailable(f"{session.provider} loads the model, but can't run it: {error}") from error
 
 
 def choose_variant(manifest: Manifest, precision: str, device: Device) -> Variant:

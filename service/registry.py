@@ -111,15 +111,15 @@ class Registry:
         """Bring the gauges up to date."""
         self.metrics.ready.set(self.unready is None)
         self.metrics.pixels_in_flight.set(self._pixels_in_flight.held)
+        for name, versions in self._models.items():
+            lanes = [model.lane for model in versions.values()]
+            self.metrics.queue_depth.labels(name).set(sum(len(lane.queue) for lane in lanes))
+            self.metrics.queue_bytes.labels(name).set(sum(lane.pixels.leased_bytes for lane in lanes))
         for model in self:
             version, place = (model.manifest.name, model.manifest.version), model.placement
             self.metrics.model_ready.labels(*version, place.provider, place.precision).set(model.unready is None)
             for provider, nodes in place.nodes.items():
                 self.metrics.model_nodes.labels(*version, provider).set(nodes)
-            self.metrics.queue_depth.labels(model.manifest.name).set(len(model.lane.queue))
-            self.metrics.queue_bytes.labels(model.manifest.name).set(
-                len(model.lane.pixels) * model.lane.pixels[0].nbytes
-            )
 
     def close(self) -> None:
         """Stop the threads."""

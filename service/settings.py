@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     def _several_gpus_are_named(cls, device_ids: str, info: ValidationInfo) -> str:
         if "," in device_ids and info.data.get("device") not in ("cuda", "tensorrt"):
             raise ValueError("several GPUs need device=cuda or device=tensorrt")
+        if len(set(numbers := device_ids.split(","))) < len(numbers):
+            raise ValueError("a GPU is named twice")
         return device_ids
 
     @property

@@ -56,6 +56,8 @@ def test_stopping_leaves_time_to_answer() -> None:
 def test_probes_ask_what_the_server_answers() -> None:
     assert SERVICE["startupProbe"]["httpGet"] == SERVICE["readinessProbe"]["httpGet"]
     assert SERVICE["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
+    # The Service is named as the prefix of the settings: its port would be taken for the setting of that name.
+    assert POD["spec"]["enableServiceLinks"] is False
     assert SERVICE["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
 
 

@@ -117,11 +117,15 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
 
 def test_random_weights_are_refused_in_half_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They magnify its rounding beyond what could be told from a fault."""
-    assert main(["xception", "--weights", "untrained", "--precision", "fp16", "--out", str(tmp_path)]) == 1
+    arguments = ["xception", "--weights", "untrained", "--precision", "fp16", "--out", str(tmp_path)]
+    assert main(arguments) == 1
     out, err = capsys.readouterr()
     assert "2e-02 is allowed" in err
     assert out.splitlines()[-1] == "verify fp16 with ONNX Runtime ... failed"
     assert list(tmp_path.iterdir()) == []
+    assert main([*arguments, "--if-agrees"]) == 0
+    assert "fp16 is left out" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "xception" / "1").glob("*.onnx")] == ["fp32.onnx"]
 
 
 @pytest.mark.parametrize(

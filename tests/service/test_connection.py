@@ -46,11 +46,12 @@ def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
         open_ones = [stack.enter_context(connected(small_server)) for _ in range(CONNECTIONS)]
         assert all(map(is_answered, open_ones))  # so the server has seen them all
         one_more = stack.enter_context(connected(small_server))
-        one_more.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
+        one_more.sendall(b"GET /models HTTP/1.1\r\nHost: test\r\n\r\n")
         status, body = received(one_more)
         assert status == "HTTP/1.1 503 Service Unavailable"
         assert json.loads(body)["type"] == "urn:inferception:error:too-many-connections"
         assert is_answered(open_ones[0])
+        assert is_answered(stack.enter_context(connected(small_server)))  # health checks are, on any connection
     assert_live(small_server)
 
 
@@ -66,6 +67,14 @@ def test_twice_too_many_connections_are_closed_unheard(small_server: Server) -> 
 def test_a_head_that_stops_coming_is_cut_off(server: Server, sent: bytes) -> None:
     with connected(server) as connection:
         connection.sendall(sent)
+        assert connection.recv(1000) == b""
+    assert_live(server)
+
+
+def test_blank_lines_between_requests_hold_no_connection(server: Server) -> None:
+    with connected(server) as connection:
+        assert is_answered(connection)
+        connection.sendall(b"\r\n")
         assert connection.recv(1000) == b""
     assert_live(server)
 

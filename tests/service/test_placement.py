@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from service import cuda, placement
 from service.errors import DeviceUnavailable, StartupError
@@ -60,12 +62,44 @@ def test_a_device_that_is_asked_for_and_missing_is_an_error(folder: Path, device
 def test_each_gpu_gets_a_session_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: told.append((gpus, tensorrt)))
-    monkeypatch.setattr(placement, "Session", lambda model, providers, threads: told.append(providers[0][1]))
+    monkeypatch.setattr(cuda, "pin", lambda memory: None)
+
+    class Recorded:
+        def __init__(self, model: Path, providers: Any, threads: int) -> None:
+            told.append(providers[0][1])
+
+        def run(self, images: NDArray[np.uint8]) -> None:
+            assert images.shape == (1, 299, 299, 3)
+
+    monkeypatch.setattr(placement, "Session", Recorded)
     placed = place(folder, read_manifest(folder), Settings(device="cuda", device_ids="0,2"))
     checked, *options = told
     assert checked == ([0, 2], False)
     assert [option["device_id"] for option in options] == ["0", "2"]
     assert len(placed.sessions) == 2
+
+
+def test_auto_takes_the_cpu_when_the_gpu_loads_the_model_but_fails_to_run_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        provider = "CUDAExecutionProvider"
+
+        def __init__(self, model: Path, providers: list[tuple[str, Any]], threads: int) -> None:
+            if providers[0][0] == "CPUExecutionProvider":
+                self.provider = "CPUExecutionProvider"
+
+        def run(self, images: NDArray[np.uint8]) -> None:
+            raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: None)
+    monkeypatch.setattr(cuda, "pin", lambda memory: None)
+    monkeypatch.setattr(placement, "Session", Failing)
+    placed = place(folder, read_manifest(folder), Settings(device="auto"))
+    assert (placed.device, placed.provider) == ("cpu", "CPUExecutionProvider")
+    assert "can't run it: no kernel image is available" in placed.reason
+    with pytest.raises(DeviceUnavailable, match="no kernel image"):
+        place(folder, read_manifest(folder), Settings(device="cuda"))
 
 
 def test_what_cuda_is_told() -> None:
