@@ -18,8 +18,9 @@ programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy))
 # Docker where its engine answers, else podman, whose own image format has no health checks.
 ENGINE = $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 BUILD_FLAGS ?=
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_FLAGS) \
-	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg VERSION=$(version) \
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
@@ -77,8 +78,8 @@ lock: .venv/dev ## compile requirements/service.in and service-gpu.in into .txt
 		--constraints service.txt --no-emit-package onnxruntime
 
 images: ## build the images inferception-export and inferception-service, with docker or podman
-	$(build) --target export --tag inferception-export .
-	$(build) --target service --tag inferception-service .
+	$(build) --target export --tag inferception-export --tag inferception-export:$(version) .
+	$(build) --target service --tag inferception-service --tag inferception-service:$(version) .
 
 test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
 	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from service.errors import DeviceUnavailable
 from service.settings import Settings
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -39,7 +40,10 @@ def execution_providers(
     if device == "cuda":
         return [("CUDAExecutionProvider", cuda)]
     cache = _TENSORRT_CACHE.expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeviceUnavailable(f"TensorRT keeps its engines in {cache}: {error.strerror}") from error
     images = f"images:{{}}x{height}x{width}x3"
     tensorrt = {
         "device_id": str(device_id),

@@ -83,6 +83,9 @@ def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
         yield server
     finally:
         process.terminate()
-        process.wait(30)
-        follower.join()
-        process.stdout.close()  # type: ignore[union-attr] # it is a pipe
+        try:
+            process.wait(30)
+        finally:
+            process.kill()  # does nothing, unless the drain hangs
+            follower.join()
+            process.stdout.close()  # type: ignore[union-attr] # it is a pipe

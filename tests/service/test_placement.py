@@ -124,3 +124,10 @@ def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert options["trt_fp16_enable"] == "True"
     assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
     assert Path(options["trt_engine_cache_path"]).is_dir()
+
+
+def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".cache").write_text("in the way of a folder")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DeviceUnavailable, match=r"keeps its engines in .*: "):
+        execution_providers("tensorrt", 0, Settings(), half=True, height=299, width=299)
