@@ -12,6 +12,7 @@ import functools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.metrics import Metrics
 from service.problems import problem, problem_response
 
 _MAX_HEAD_BYTES = 64 * 1024
@@ -22,7 +23,7 @@ async def _unless_health(refuse: ASGIApp, serve: ASGIApp, scope: Scope, receive:
     await (serve if scope["path"].startswith("/health/") else refuse)(scope, receive, send)
 
 
-def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpToolsProtocol]:
+def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics) -> type[HttpToolsProtocol]:
     """Return uvicorn's protocol class, bounded.
 
     A connection is closed when a request, or the first byte of the first one, takes longer than ``arrival_s`` seconds
@@ -41,6 +42,8 @@ def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpTools
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
             super().connection_made(transport)
             self._arrival = self.loop.call_later(arrival_s, self._overdue)
+            if len(self.connections) > max_connections:
+                metrics.connections_refused.labels("too many").inc()
             if len(self.connections) > 2 * max_connections:
                 transport.abort()
             elif len(self.connections) > max_connections:
@@ -77,6 +80,7 @@ def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpTools
             if self.flow.read_paused:  # it is the server that is not reading
                 self._arrival = self.loop.call_later(arrival_s, self._overdue)
             else:
+                metrics.connections_refused.labels("too slow").inc()
                 self.transport.close()
 
         def send_400_response(self, msg: str) -> None:
@@ -84,6 +88,7 @@ def bounded_connection(max_connections: int, arrival_s: float) -> type[HttpTools
 
         def _refuse(self, status: int, detail: str) -> None:
             """Answer a request that never reached the application, and close."""
+            metrics.connections_refused.labels("bad request").inc()
             body = problem(status, detail).model_dump_json().encode()
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head % len(body) + body)

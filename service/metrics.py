@@ -27,6 +27,9 @@ class Metrics:
         self.images = counter("images_total", "Images by model and outcome", ("model", "outcome"))
         self.shed = counter("shed_total", "Images refused or shed for load, by reason", ("model", "reason"))
         self.expired = counter("expired_total", "Requests answered 504, their deadline passed", ("model",))
+        self.connections_refused = counter(
+            "connections_refused_total", "Connections cut off before a request was read, by reason", ("reason",)
+        )
         self.disconnected = counter("disconnected_total", "Clients gone before their answer", ("model",))
         self.batches = counter("batches_total", "Batches by model and outcome", ("model", "outcome"))
         self.batch_seconds = counter("batch_seconds_total", "Time that batches took", ("model",))

@@ -103,4 +103,5 @@ def test_what_is_not_http_is_told_so(server: Server) -> None:
         status, body = received(connection)
     assert status == "HTTP/1.1 400 Bad Request"
     assert json.loads(body)["status"] == 400
-    assert_live(server)
+    with server.client() as client:
+        assert 'inferception_connections_refused_total{reason="bad request"}' in client.get("/metrics").text
