@@ -59,7 +59,7 @@ bench: .venv/dev $(manifests) ## measure; reports go to reports/
 	$(bin)/python -m export.measure
 	$(bin)/python -m tests.load.idle
 
-load: .venv/dev $(manifests) ## put the server under load (half an hour); reports go to reports/load
+load: .venv/dev $(manifests) ## put the server under load (40 minutes); reports go to reports/load
 	$(bin)/python -m tests.load
 
 locust: .venv/dev $(photos) ## open Locust's web page on http://127.0.0.1:8089, for a server that runs (make serve)

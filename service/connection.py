@@ -80,7 +80,7 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
             if self.flow.read_paused:  # it is the server that is not reading
                 self._arrival = self.loop.call_later(arrival_s, self._overdue)
             else:
-                metrics.connections_refused.labels("too slow").inc()
+                metrics.connections_refused.labels("no request in time").inc()
                 self.transport.close()
 
         def send_400_response(self, msg: str) -> None:

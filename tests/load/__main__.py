@@ -19,7 +19,7 @@ from tests.load.scenarios import SCENARIOS
 
 def main() -> None:
     """Run the scenarios. Exit codes: 0 all bars met (or only tried, with --quick), 1 some not, 2 bad usage."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description="Load tests; about half an hour.")
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description="Load tests; about 40 minutes.")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO",
                         help=f"any of {', '.join(SCENARIOS)}")  # fmt: skip
     parser.add_argument(

@@ -37,7 +37,9 @@ def main() -> None:
     photos = [photo.data for photo in labelled_photos()]
     times: dict[str, list[tuple[float, float]]] = {}  # in process, over HTTP
     for number in range(SERVERS):
+        start = time.perf_counter()
         with serving(repository) as server:
+            print(f"ready in {time.perf_counter() - start:.1f} s")
             print(f"{(resident_bytes(server.process.pid) or 0) / 1e6:.0f} MB resident, all models loaded and warm")
             with connected(server) as connection:
                 for folder in sorted(path.parent for path in repository.glob("*/*/manifest.json")):

@@ -23,7 +23,7 @@ def server(model_repository: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def small_server(model_repository: Path) -> Iterator[Server]:
-    with serving(model_repository, max_connections=CONNECTIONS) as running:
+    with serving(model_repository, max_connections=CONNECTIONS, max_body_bytes_in_flight=1000) as running:
         yield running
 
 
@@ -61,6 +61,14 @@ def test_twice_too_many_connections_are_closed_unheard(small_server: Server) -> 
         assert silent[-1].recv(1000) == b""
         assert is_answered(silent[0])
     assert_live(small_server)
+
+
+def test_a_body_too_many_is_refused_and_counted_as_shed(small_server: Server) -> None:
+    with small_server.client() as client:
+        answer = client.post("/classify?model=xception", content=b"x" * 1001, headers={"Content-Type": "image/jpeg"})
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        assert 'inferception_shed_total{model="xception",reason="QueueFull"} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /classify HTTP/1.1\r\nHost: te"])
