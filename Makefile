@@ -58,6 +58,7 @@ lint: .venv/dev ## check style, types and who imports whom
 bench: .venv/dev $(manifests) ## measure; reports go to reports/
 	$(bin)/python -m export.measure
 	$(bin)/python -m tests.load.idle
+	$(bin)/python -m tests.load.throughput
 
 load: .venv/dev $(manifests) ## put the server under load (40 minutes); reports go to reports/load
 	$(bin)/python -m tests.load
@@ -72,18 +73,20 @@ locust-smoke: .venv/dev $(manifests) ## run Locust for half a minute against a s
 compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-header --no-emit-index-url --upgrade --quiet
 
-lock: .venv/dev ## compile requirements/service.in and service-gpu.in into .txt
+lock: .venv/dev ## compile requirements/service.in, service-gpu.in and locust.in into .txt
 	cd requirements && $(compile) service.in --output-file service.txt
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
 		--constraints service.txt --no-emit-package onnxruntime
+	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
 
-images: ## build the images inferception-export and inferception-service, with docker or podman
-	$(build) --target export --tag inferception-export --tag inferception-export:$(version) .
-	$(build) --target service --tag inferception-service --tag inferception-service:$(version) .
+images: image-export image-service image-locust ## build the images inferception-export, -service and -locust, with docker or podman
+
+image-%:
+	$(build) --target $* --tag inferception-$* --tag inferception-$*:$(version) .
 
 test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
 	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \
-		$(bin)/python -m pytest tests/docker tests/service/test_http.py tests/service/test_drain.py
+		$(bin)/python -m pytest tests/docker tests/service/http tests/service/test_drain.py
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import torch
 from torch import fx, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.layers import SameMaxPool2d
@@ -92,6 +94,34 @@ def move_pool_after_projection(graph: fx.GraphModule) -> None:
         if is_mean and is_pixelwise and is_cheaper:
             before.target, node.target = node.target, before.target
     _tidy(graph)
+
+
+def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
+    """Round each convolution's channels up to a ``multiple``, for kernels that work on blocks of channels.
+
+    Leaves a network alone where that would change what is concatenated or classified.
+    """
+
+    def padded(channels: int) -> int:
+        return -(-channels // multiple) * multiple
+
+    convs = [module for module in graph.modules() if isinstance(module, nn.Conv2d)]
+    grown = [conv for conv in convs if padded(conv.out_channels) != conv.out_channels]
+    if grown and (convs[-1] in grown or graph.graph.find_nodes(op="call_function", target=torch.cat)):
+        return
+    # A channel added has no weights and no bias, so it is zero, stays zero through ReLU, pooling and sums, and is read
+    # with weights of zero.
+    for conv in convs:
+        depthwise = conv.groups == conv.in_channels > 1
+        inputs = conv.in_channels if conv is convs[0] else padded(conv.in_channels)
+        added = padded(conv.out_channels) - conv.out_channels
+        conv.weight = nn.Parameter(
+            functional.pad(conv.weight, (0, 0, 0, 0, 0, 0 if depthwise else inputs - conv.in_channels, 0, added))
+        )
+        if conv.bias is not None:
+            conv.bias = nn.Parameter(functional.pad(conv.bias, (0, added)))
+        conv.in_channels, conv.out_channels = inputs, padded(conv.out_channels)
+        conv.groups = inputs if depthwise else conv.groups
 
 
 def _chained_layers(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module, fx.Node, nn.Module]]:

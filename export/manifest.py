@@ -73,9 +73,10 @@ def _variant(folder: Path, precision: str, agreement: Agreement) -> dict[str, An
         "precision": precision,
         **_file(folder, f"{precision}.onnx"),
         "agreement": {
-            "reference": "torch fp32",
+            "reference": agreement.reference,
             "images": agreement.images,
-            "top1": agreement.top1,
+            "top1": round(agreement.top1, 4),
+            "mean_abs_probability": float(f"{agreement.mean_abs_probability:.1e}"),
             "max_abs_probability": float(f"{agreement.max_abs_probability:.1e}"),
         },
     }

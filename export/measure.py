@@ -18,15 +18,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from tqdm import tqdm
 
-from export.fuse import fold_batch_norm, fold_normalisation, move_pool_after_projection, trace_layers
+from export.fuse import (
+    fold_batch_norm,
+    fold_normalisation,
+    fuse,
+    move_pool_after_projection,
+    pad_channels,
+    trace_layers,
+)
 from export.photos import labelled_photos, preprocess_all
 from export.pipeline import load
+from export.quantize import CHANNELS, quantize
 from export.trace import trace
 from models import CATALOG
 from models.spec import Preprocessing
@@ -76,6 +85,21 @@ def measure(model: str) -> Iterator[Gain]:
 
     steps = list(_steps(loaded))
     graphs = [trace(network, size) for _, _, network in tqdm(steps, f"{model}: trace")]
+    yield from _gains(model, [(rewrite, layers) for rewrite, layers, _ in steps], graphs, pixels)
+
+    # What only int8's kernels gain from.
+    whole = fuse(loaded.model, loaded.preprocessing)
+    padded = copy.deepcopy(whole)
+    pad_channels(padded, CHANNELS)
+    if _channels(padded) != _channels(whole):
+        graphs = [quantize(trace(network, size), pixels) for network in (whole, padded)]
+        yield from _gains(model, [("int8", steps[-1][1]), ("pad_channels, in int8", steps[-1][1])], graphs, pixels)
+
+
+def _gains(
+    model: str, steps: Sequence[tuple[str, int]], graphs: Sequence[onnx.ModelProto], pixels: NDArray[np.uint8]
+) -> Iterator[Gain]:
+    """Yield what each step, a rewrite and the layers it leaves, gains over the one before."""
     for provider in onnxruntime.get_available_providers():
         try:
             sessions = [_open(graph.SerializeToString(), provider) for graph in graphs]
@@ -84,18 +108,22 @@ def measure(model: str) -> Iterator[Gain]:
             continue
         for batch, rounds in ROUNDS.items():
             seconds = _take_turns(sessions, pixels[:batch], rounds, f"{model}: {provider}, batch {batch}")
-            for i, (rewrite, _, _) in enumerate(steps[1:]):
+            for i, (rewrite, layers) in enumerate(steps[1:]):
                 before, after = seconds[i], seconds[i + 1]
                 yield Gain(
                     model,
                     rewrite,
-                    layers=(steps[i][1], steps[i + 1][1]),
+                    layers=(steps[i][1], layers),
                     nodes=(len(graphs[i].graph.node), len(graphs[i + 1].graph.node)),
                     provider=provider,
                     batch=batch,
                     images_per_second=(batch / statistics.median(before), batch / statistics.median(after)),
                     ratio=_quartiles([b / a for b, a in zip(before, after, strict=True)]),
                 )
+
+
+def _channels(network: nn.Module) -> list[int]:
+    return [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
 
 
 def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:

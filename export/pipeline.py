@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from export import verify
-from export.fuse import fuse
+import numpy as np
+import onnx
+from torch import fx
+
+from export import quantize, verify
+from export.fuse import fuse, pad_channels
 from export.manifest import write_manifest
-from export.photos import Photo, normalise, preprocess_all
+from export.photos import Photo, normalise, preprocess_all, random_crops
 from export.trace import check_contract, trace
 from models import CATALOG
 from models.weights import LoadedModel, load_model, untrained_model
 
 Stage = Callable[[str], AbstractContextManager[None]]  # shows a stage's title while its block runs
+
+_CALIBRATION_CROPS, _UNSEEN_CROPS = 36, 207  # at least
 
 
 def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str] | None) -> LoadedModel:
@@ -41,13 +48,15 @@ def export_version(
     name: str,
     version: int,
     precisions: Collection[str],
+    calibration: Sequence[bytes],
     skip: bool = False,
     stage: Stage,
 ) -> dict[str, verify.Agreement]:
     """Fill the empty ``folder`` with a version of a model in fp32 and in ``precisions``, verified on the photos.
 
-    Returns each precision's agreement with the network as loaded; with ``skip``, one that does not agree is left out,
-    unless it is fp32.
+    ``calibration`` are image files: crops of them calibrate int8, and other crops of them verify it. Returns each
+    precision's agreement with the network as loaded; with ``skip``, one that does not agree is left out, unless it is
+    fp32.
 
     Raises ValueError when the graph breaks its contract, VerificationError when its answers are not the network's.
     """
@@ -58,21 +67,22 @@ def export_version(
         golden = verify.golden_samples(loaded, photos, logits)
     with stage("fuse"):
         network = fuse(loaded.model, loaded.preprocessing)
-    tolerances = {
-        "fp32": verify.TOLERANCE_TRAINED if loaded.trained else verify.TOLERANCE_UNTRAINED,
-        "fp16": verify.TOLERANCE_HALF,
-    }
-    agreements = {}
+    agreements: dict[str, verify.Agreement] = {}
     for precision in dict.fromkeys(("fp32", *precisions)):
+        path = folder / f"{precision}.onnx"
         with stage(f"trace to ONNX in {precision}"):
-            model = trace(network.half() if precision == "fp16" else network, size)
+            model = _graph(network, precision, size, calibration)
             check_contract(model, size=size, classes=len(loaded.labels))
-            path = folder / f"{precision}.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
         try:
             with stage(f"verify {precision} with ONNX Runtime"):
                 session = verify.open_session(path)
-                agreement = verify.check_parity(session, pixels, logits, tolerances[precision])
+                if precision == "int8":
+                    unseen = random_crops(calibration, size, -(-_UNSEEN_CROPS // len(calibration)), seed=1)
+                    reference = verify.open_session(folder / "fp32.onnx")
+                    agreement = verify.check_answers(session, reference, np.concatenate([pixels, unseen]))
+                else:
+                    agreement = verify.check_parity(session, pixels, logits, _tolerance(precision, loaded))
                 verify.check_golden(session, loaded, golden)
         except verify.VerificationError:
             if precision == "fp32" or not skip:
@@ -82,3 +92,20 @@ def export_version(
             agreements[precision] = agreement
     write_manifest(folder, loaded, name=name, version=version, agreements=agreements, golden=golden)
     return agreements
+
+
+def _graph(network: fx.GraphModule, precision: str, size: int, calibration: Sequence[bytes]) -> onnx.ModelProto:
+    if precision == "fp32":
+        return trace(network, size)
+    network = copy.deepcopy(network)
+    if precision == "fp16":
+        return trace(network.half(), size)
+    pad_channels(network, quantize.CHANNELS)
+    crops = random_crops(calibration, size, -(-_CALIBRATION_CROPS // len(calibration)), seed=0)
+    return quantize.quantize(trace(network, size), crops)
+
+
+def _tolerance(precision: str, loaded: LoadedModel) -> float:
+    if precision == "fp16":
+        return verify.TOLERANCE_HALF
+    return verify.TOLERANCE_TRAINED if loaded.trained else verify.TOLERANCE_UNTRAINED

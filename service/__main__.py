@@ -1,19 +1,21 @@
-"""``python -m service serve | check``."""
+"""``python -m service serve | check | bench``."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
 import socket
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from service import logs, tracing
-from service.errors import StartupError
+from service.errors import InvalidManifest, StartupError
 from service.registry import Registry
 from service.settings import Settings
 
@@ -23,14 +25,24 @@ log = logging.getLogger("inferception")
 def main() -> None:
     """Run the command line. Exit codes: 0 done or drained, 1 can't start or check failed, 2 bad usage."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Classify images over HTTP.")
-    parser.add_argument("command", choices=["serve", "check"], help="check loads every model, tries it and exits")
+    parser.add_argument(
+        "command",
+        choices=["serve", "check", "bench"],
+        help="check loads every model, tries it and exits; bench measures what this machine can do at most",
+    )
+    parser.add_argument(
+        "--photos", type=Path, metavar="FOLDER", help="for bench: JPEG files, in place of golden samples"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="for bench: where to write the figures, too")
     for name, setting in Settings.model_fields.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, help=setting.description, default=argparse.SUPPRESS, metavar="VALUE")
     arguments = vars(parser.parse_args())
-    command = arguments.pop("command")
+    command, photos, file = (arguments.pop(name) for name in ("command", "photos", "json"))
     settings = _settings(arguments)
     logs.configure(settings.log_format)
+    if command == "bench":
+        sys.exit(_bench(settings, photos, file))
     sys.exit(_serve(settings) if command == "serve" else _check(settings))
 
 
@@ -119,6 +131,20 @@ def _check(settings: Settings) -> int:
         print(f"FAIL  {name}  {reason}")
     registry.close()
     return 1 if registry.failures else 0
+
+
+def _bench(settings: Settings, photos: Path | None, file: Path | None) -> int:
+    from service.bench import as_json, bench, table
+
+    try:
+        figures = bench(settings, [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))] if photos else [])
+    except (StartupError, InvalidManifest) as error:
+        print(f"can't measure: {error}", file=sys.stderr)
+        return 1
+    print(table(figures))
+    if file is not None:
+        file.write_text(json.dumps(as_json(figures), indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":

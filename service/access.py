@@ -56,13 +56,19 @@ class Access:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 trace.stages["total"] = time.perf_counter() - trace.arrived
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = trace.request_id
-                headers["Server-Timing"] = ", ".join(f"{k};dur={v * 1e3:.2f}" for k, v in trace.stages.items())
+                timing = ", ".join(f"{k};dur={v * 1e3:.2f}" for k, v in trace.stages.items())
+                message["headers"] = [  # not in place: they are the response's own, which may be sent again
+                    *message["headers"],
+                    (b"x-request-id", trace.request_id.encode()),
+                    (b"server-timing", timing.encode()),
+                ]
                 if self._registry.draining:
-                    headers["Connection"] = "close"  # or the next request would meet a closed door
+                    MutableHeaders(scope=message)["Connection"] = (
+                        "close"  # or the next request would meet a closed door
+                    )
             await send(message)
-            await asyncio.sleep(0)  # uvloop writes once all that is ready has run: let the answer go first
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(0)  # uvloop writes once all that is ready has run: let the answer go first
 
         try:
             await self._app(scope, receive, send_observed)

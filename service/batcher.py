@@ -120,11 +120,8 @@ class Batcher:
         if error is None and len(run.result()) != batch.size:
             error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
         span.end(error)
-        self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
-        self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
+        predicted = lane.queue.cost.seconds(batch.size)
         if error is None:
-            self._metrics.predicted_seconds.labels(lane.name).inc(lane.queue.cost.seconds(batch.size))
-            self._metrics.batch_seconds.labels(lane.name).inc(seconds)
             lane.queue.cost.observe(batch.size, seconds)
             lane.breaker.succeeded(device)
         elif lane.breaker.failed(str(error), device):
@@ -139,6 +136,17 @@ class Batcher:
                 queued = started - ticket.decoded_at
                 ticket.answer.set_result(Answer(run.result()[i], len(batch.tickets), queued, seconds))
         self._start_if_idle()
+        # Once the answers are on their way.
+        asyncio.get_running_loop().call_soon(self._count, lane, batch, error, predicted, seconds)
+
+    def _count(
+        self, lane: Lane, batch: Batch[Admission], error: BaseException | None, predicted: float, seconds: float
+    ) -> None:
+        self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
+        self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
+        if error is None:
+            self._metrics.predicted_seconds.labels(lane.name).inc(predicted)
+            self._metrics.batch_seconds.labels(lane.name).inc(seconds)
 
     def _give_up(self, lane: Lane) -> None:
         """Fail all that waits for a model that no longer works, and try the model again later."""

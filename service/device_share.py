@@ -20,7 +20,7 @@ from service.batch_queue import BatchQueue, Priority
 K = TypeVar("K", bound=Hashable)
 
 _IN_USE_S = 10.0  # a model that ran within this time is in use
-_NOTICE = 2.0  # a wait of this many times its own batch of one is what a model's clients notice
+_NOTICE = 1.0  # a wait of this many times its own batch of one is what a model's clients notice
 
 
 class DeviceShare(Generic[K]):

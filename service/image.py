@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.budget import Budget
 from service.errors import ImageTooLarge, InvalidImage
@@ -106,10 +107,33 @@ def _resizable(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _draft(image: Image.Image, size: int, preprocessing: Preprocessing) -> int:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if its crop is still as large as the input; return 2, 4 or 8.
+
+    Each of its blocks then gives fewer pixels for less work: the inverse transform of its lower frequencies alone.
+    Returns 1 when the picture is decoded whole.
+    """
+    left, top, right, bottom = crop_box(image.width, image.height, size, preprocessing)
+    times = int(min(right - left, bottom - top) / size)
+    if times < 2 or not isinstance(image, JpegImageFile):
+        return 1
+    width = image.width
+    drafted = image.draft(None, (image.width // times, image.height // times))
+    return 1 if drafted is None else round(width / drafted[1][2])
+
+
 def decode(
-    data: bytes, out: NDArray[np.uint8], preprocessing: Preprocessing, max_pixels: int, in_flight: Budget
+    data: bytes,
+    out: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    in_flight: Budget,
+    fast: bool = False,
 ) -> None:
     """Decode ``data`` into ``out``, uint8 ``[size, size, 3]`` RGB: upright, over white, the first frame.
+
+    ``fast`` lets a large JPEG be decoded at a fraction of its size before it is resampled, for about half the time:
+    pixels differ by a few levels from those of the whole picture.
 
     Raises InvalidImage for what is no image, is damaged or ends early, ImageTooLarge before decoding. Safe to call
     from several threads, and parallel there: Pillow decodes and resamples without the GIL. ``in_flight`` bounds the
@@ -117,6 +141,8 @@ def decode(
     """
     size = out.shape[0]
     with _open(data, max_pixels) as image, in_flight.hold(image.width * image.height):
+        full = image.size
+        times = _draft(image, size, preprocessing) if fast else 1
         try:
             image.load()
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -124,8 +150,9 @@ def decode(
             raise InvalidImage(f"the image is damaged or ends early: {error}") from error
         if orientation not in _UPRIGHT:
             orientation = 1
-        width, height = image.size if orientation < 5 else image.size[::-1]
-        box = _stored_box(crop_box(width, height, size, preprocessing), width, height, orientation)
+        width, height = full if orientation < 5 else full[::-1]
+        left, top, right, bottom = _stored_box(crop_box(width, height, size, preprocessing), width, height, orientation)
+        box = (left / times, top / times, right / times, bottom / times)
         square = _resizable(image).resize((size, size), _RESAMPLING[preprocessing.interpolation], box)
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])

@@ -54,11 +54,21 @@ class Input(_Strict):
     dtype: Literal["uint8"]
 
 
+class Agreement(_Strict):
+    """How far a variant's answers were from those of ``reference`` on ``images`` pictures, when it was exported."""
+
+    reference: str
+    images: int
+    top1: float
+    mean_abs_probability: float
+    max_abs_probability: float
+
+
 class Variant(File):
-    """One ONNX file, its precision and its measured agreement with the reference it names."""
+    """One ONNX file, and its precision."""
 
     precision: Literal["fp32", "fp16", "int8"]
-    agreement: dict[str, Any]
+    agreement: Agreement
 
 
 class Prediction(_Strict):
@@ -101,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise InvalidManifest(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidManifest(f"{path} is not a valid manifest: {problems}") from error
+        raise InvalidManifest(f"{path} is not a valid manifest, re-export the model: {problems}") from error
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise InvalidManifest(f"{path} describes {manifest.name} version {manifest.version}; move or re-export it")
     return manifest

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service import cuda
+from service.cuda_graphs import CudaGraphs
 from service.errors import DeviceUnavailable, StartupError
 from service.manifest import Manifest, Variant, checked_file
 from service.providers import Device, execution_providers
@@ -17,12 +20,17 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A model in one precision on its device: a session on each GPU, or one on the CPU. ``reason`` is why there."""
+    """A model in one precision on its device: its sessions, one on each GPU or for each CPU stream, and why so."""
 
     device: Device
-    precision: str
+    variant: Variant
     sessions: list[Session]
     reason: str
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in."""
+        return self.variant.precision
 
     @property
     def provider(self) -> str:
@@ -51,10 +59,47 @@ def place(folder: Path, manifest: Manifest, settings: Settings) -> Placement:
 def _place(folder: Path, manifest: Manifest, settings: Settings, device: Device, reason: str) -> Placement:
     if device != "cpu":
         cuda.check(settings.gpus, tensorrt=device == "tensorrt")
-    variant = choose_variant(manifest, settings.precision, device)
+    placements = [
+        Placement(device, variant, _sessions(folder, manifest, settings, device, variant), reason)
+        for variant in candidates(manifest, settings.precision, device)
+    ]
+    if len(placements) == 1:
+        return placements[0]
+    image = np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)
+    seconds = [_seconds(placement.sessions[0], image) for placement in placements]
+    measured = ", ".join(
+        f"{placement.precision} {taken * 1e3:.0f} ms" for placement, taken in zip(placements, seconds, strict=True)
+    )
+    fastest = placements[seconds.index(min(seconds))]
+    return replace(fastest, reason=f"{reason}; {fastest.precision} is fastest (an image takes {measured})")
+
+
+def candidates(manifest: Manifest, precision: str, device: Device) -> list[Variant]:
+    """Return the variants that may be served: of the precision asked for, or for ``auto`` what suits the device.
+
+    That is fp16 on GPUs where it was exported, else fp32; and on CPUs, which don't compute in 16 bits, all others.
+    Raises StartupError when the model has none such.
+    """
+    variants = {variant.precision: variant for variant in manifest.variants}
+    wanted = [precision]
+    if precision == "auto" and device == "cpu":
+        wanted = ["fp32", "int8"]
+    elif precision == "auto":
+        wanted = ["fp16" if "fp16" in variants else "fp32"]
+    found = [variants[name] for name in wanted if name in variants]
+    if not found:
+        raise StartupError(
+            f"precision={precision}, but {manifest.name} version {manifest.version} has only {', '.join(variants)}: "
+            f"export it with --precision {wanted[0]}"
+        )
+    return found
+
+
+def _sessions(folder: Path, manifest: Manifest, settings: Settings, device: Device, variant: Variant) -> list[Session]:
     model = checked_file(folder, variant)
     sessions = []
-    for device_id in [0] if device == "cpu" else settings.gpus:
+    threads = max(1, settings.threads // settings.streams)
+    for device_id in [0] * settings.streams if device == "cpu" else settings.gpus:
         providers = execution_providers(
             device,
             device_id,
@@ -63,11 +108,15 @@ def _place(folder: Path, manifest: Manifest, settings: Settings, device: Device,
             height=manifest.input.height,
             width=manifest.input.width,
         )
-        session = Session(model, providers, settings.threads)
+        session = (
+            CudaGraphs(model, providers, threads, settings.batch_sizes, device, device_id)
+            if settings.cuda_graphs
+            else Session(model, providers, threads)
+        )
         if device != "cpu":
             _try_out(session, manifest)
         sessions.append(session)
-    return Placement(device, variant.precision, sessions, reason)
+    return sessions
 
 
 def _try_out(session: Session, manifest: Manifest) -> None:
@@ -80,17 +129,9 @@ def _try_out(session: Session, manifest: Manifest) -> None:
         raise DeviceUnavailable(f"{session.provider} loads the model, but can't run it: {error}") from error
 
 
-def choose_variant(manifest: Manifest, precision: str, device: Device) -> Variant:
-    """Return the variant to serve: the precision asked for, or for ``auto`` fp16 on GPUs where there is one, else fp32.
-
-    Raises StartupError when the model has none such.
-    """
-    variants = {variant.precision: variant for variant in manifest.variants}
-    if precision == "auto":
-        precision = "fp16" if device != "cpu" and "fp16" in variants else "fp32"
-    if precision not in variants:
-        raise StartupError(
-            f"precision={precision}, but {manifest.name} version {manifest.version} has only {', '.join(variants)}: "
-            f"export it with --precision {precision}"
-        )
-    return variants[precision]
+def _seconds(session: Session, image: NDArray[np.uint8]) -> float:
+    """Return the seconds that an image takes, once memory and threads are there."""
+    session.run(image)
+    start = time.perf_counter()
+    session.run(image)
+    return time.perf_counter() - start

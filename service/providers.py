@@ -32,6 +32,7 @@ def execution_providers(
         # Tensor cores take channels last.
         "prefer_nhwc": "1",
         "use_tf32": str(int(settings.tf32)),
+        "enable_cuda_graph": str(int(settings.cuda_graphs)),
         # Grow by what is asked for, not to the next power of two: the batch sizes that are warmed up are all there is.
         "arena_extend_strategy": "kSameAsRequested",
     }

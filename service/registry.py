@@ -28,7 +28,7 @@ class Registry:
         self.metrics = Metrics()
         self._pixels_in_flight = Budget(settings.max_pixels_in_flight)
         self._batcher = Batcher(
-            settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3, devices=len(settings.gpus)
+            settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3, devices=settings.batches_at_a_time
         )
 
     def load(self) -> None:
@@ -36,7 +36,7 @@ class Registry:
 
         Raises StartupError when there is no model at all, or when the device can't run one.
         """
-        folders = sorted(_version_folders(self._settings.model_repository))
+        folders = sorted(version_folders(self._settings.model_repository))
         if not folders:
             raise StartupError(f"no models in {self._settings.model_repository}: run `make export` first")
         for folder in folders:
@@ -126,7 +126,8 @@ class Registry:
         self._batcher.close()
 
 
-def _version_folders(repository: Path) -> Iterator[Path]:
+def version_folders(repository: Path) -> Iterator[Path]:
+    """Yield the folder of every version of every model."""
     for folder in repository.glob("*/*"):
         if folder.is_dir() and folder.name.isdecimal() and not folder.parent.name.startswith("."):
             yield folder

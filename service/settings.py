@@ -39,10 +39,17 @@ class Settings(BaseSettings):
         "auto", description="where models run; auto takes CUDA if it really works, else the CPU"
     )
     device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs its own batches")
-    precision: Literal["auto", "fp32", "fp16"] = Field("auto", description="auto: fp16 on GPUs if exported, else fp32")
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="auto takes the fastest of those exported that suit the device, as measured at start"
+    )
     tf32: bool = Field(False, description="let GPUs round fp32 products to 10 bits, which is faster")
+    cuda_graphs: bool = Field(False, description="launch a batch as one CUDA graph; needs device=cuda")
     gpu_memory_limit_mb: int | None = Field(None, ge=1, description="memory that one model may take on one GPU")
-    threads: int = Field(default_factory=available_cpus, ge=1, description="threads of one inference")
+    decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
+    threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
+    streams: int = Field(
+        1, ge=1, description="batches that share them, at a time: more answers, each slower; needs device=cpu"
+    )
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
@@ -67,6 +74,30 @@ class Settings(BaseSettings):
         if len(set(numbers := device_ids.split(","))) < len(numbers):
             raise ValueError("a GPU is named twice")
         return device_ids
+
+    @field_validator("streams")
+    @classmethod
+    def _streams_need_the_cpu(cls, streams: int, info: ValidationInfo) -> int:
+        if streams > 1 and info.data.get("device") != "cpu":
+            raise ValueError("several streams need device=cpu")
+        return streams
+
+    @field_validator("cuda_graphs")
+    @classmethod
+    def _cuda_graphs_need_cuda(cls, cuda_graphs: bool, info: ValidationInfo) -> bool:
+        if cuda_graphs and info.data.get("device") != "cuda":
+            raise ValueError("CUDA graphs need device=cuda")
+        return cuda_graphs
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The fixed batch sizes: the largest, halved again and again, down to one; each costs time to warm up."""
+        return [self.max_batch_size >> i for i in range(self.max_batch_size.bit_length())]
+
+    @property
+    def batches_at_a_time(self) -> int:
+        """How many batches run at a time: one on each GPU, or on each of the CPU's streams."""
+        return max(len(self.gpus), self.streams)
 
     @property
     def gpus(self) -> list[int]:

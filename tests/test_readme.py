@@ -29,7 +29,7 @@ def test_the_first_curl_gives_the_answer_shown(model_repository: Path, tmp_path:
     assert answer.keys() == shown.keys()
     for found, expected in zip(answer["predictions"], shown["predictions"], strict=True):
         assert (found["label"], found["index"]) == (expected["label"], expected["index"])
-        assert found["probability"] == pytest.approx(expected["probability"], abs=0.02)
+        assert found["probability"] == pytest.approx(expected["probability"], abs=0.05)  # int8 or fp32, by the machine
 
 
 def test_every_setting_is_listed_with_its_default() -> None:

@@ -74,7 +74,9 @@ def test_mounted_files_exist(name: str) -> None:
 def test_images_are_built_here_or_of_a_fixed_version(name: str) -> None:
     service = SERVICES[name]
     if "build" in service:
-        assert service["build"]["dockerfile"] == "docker/Dockerfile"
+        build = service["build"]
+        assert service["image"] == f"inferception-{build['target']}"
+        assert re.search(rf"^FROM \S+ AS {build['target']}$", Path(build["dockerfile"]).read_text(), re.MULTILINE)
     else:
         assert re.search(r":\$\{[A-Z]+_VERSION:-v?\d+\.\d+\.\d+\}", service["image"])
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,9 +32,11 @@ def pins(requirements: str) -> dict[str, str]:
 
 
 def test_what_is_copied_exists_and_is_let_into_the_build_context() -> None:
-    copied = {source for stage in STAGES for source in sources(stage)}
-    assert {source for source in copied if not Path(source).exists()} == set()
-    assert {source.partition("/")[0] for source in copied} == ADMITTED
+    copied = {Path(source) for stage in STAGES for source in sources(stage)}
+    assert {source for source in copied if not source.exists()} == set()
+    admitted = {folder: {source for source in copied if source.is_relative_to(folder)} for folder in ADMITTED}
+    assert set().union(*admitted.values()) == copied
+    assert all(admitted.values())
 
 
 @pytest.mark.parametrize("image", ["service", "service-gpu"])
@@ -41,11 +47,26 @@ def test_a_service_image_holds_the_server_and_its_locked_requirements(image: str
     assert f"--require-hashes -r requirements/{image}.txt" in STAGES[packages]
 
 
-@pytest.mark.parametrize("requirements", ["service.txt", "service-gpu.txt"])
-def test_requirements_of_the_service_are_hashed_and_free_of_training(requirements: str) -> None:
+def test_the_locust_image_holds_all_that_its_command_reads(tmp_path: Path) -> None:
+    for source in sources("locust"):
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / source)
+    (entrypoint,) = re.findall(r"^ENTRYPOINT (.+)$", STAGES["locust"], re.MULTILINE)
+    _, *arguments = json.loads(entrypoint)
+    command = [sys.executable, *arguments, "--list"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.stdout.split() == ["Available", "Users:", "Visitor"], done.stderr
+
+
+@pytest.mark.parametrize("requirements", ["service.txt", "service-gpu.txt", "locust.txt"])
+def test_locked_requirements_are_hashed_and_free_of_training(requirements: str) -> None:
     entries = re.split(r"\n(?=\w)", Path("requirements", requirements).read_text().rstrip())
     assert all(re.match(r"[\w.-]+==\S+ .*--hash=sha256:", entry, re.DOTALL) for entry in entries)
     assert not {"torch", "onnx", "onnxscript", "h5py", "huggingface-hub"} & pins(requirements).keys()
+
+
+def test_locust_is_the_one_that_was_tested() -> None:
+    assert pins("locust.txt")["locust"] == pins("dev.txt")["locust"]
 
 
 def test_the_gpu_server_is_the_same_server() -> None:

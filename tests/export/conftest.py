@@ -41,7 +41,7 @@ def squashed(photos: list[Photo], trained_xception: LoadedModel) -> NDArray[np.u
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A repository with Xception on kitchenware weights, made by the command line, and what it printed."""
     folder = tmp_path_factory.mktemp("command-line")
-    arguments = "xception --weights kitchenware --precision fp16 --out repository"
+    arguments = "xception --weights kitchenware --precision int8 fp16 --out repository"
     command = [sys.executable, "-m", "export", *arguments.split()]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)  # noqa: S603

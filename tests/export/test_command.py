@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export import pipeline
+from export import pipeline, verify
 from export.__main__ import main
 from export.photos import Photo
 from export.trace import check_contract
@@ -34,7 +36,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
-    *stages, last = exported[1].splitlines()
+    *stages, fp32, int8, fp16, last = exported[1].splitlines()
     timed = [re.fullmatch(r"(.+) \.\.\. \d+\.\d s", line) for line in stages]
     assert [match and match[1] for match in timed] == [
         "import torch",
@@ -43,13 +45,16 @@ def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
         "fuse",
         "trace to ONNX in fp32",
         "verify fp32 with ONNX Runtime",
+        "trace to ONNX in int8",
+        "verify int8 with ONNX Runtime",
         "trace to ONNX in fp16",
         "verify fp16 with ONNX Runtime",
     ]
-    assert re.fullmatch(
-        r"repository/xception/1 written in \d+\.\d s: on 9 photos .* to \de-\d\d \(fp32\), \de-\d\d \(fp16\) of .*",
-        last,
-    )
+    same = r": 100\.0% of 9 answers as torch fp32's, no logit off by more than {} of the logits' spread"
+    assert re.fullmatch("fp32" + same.format("[1-9]e-0[67]"), fp32)
+    assert re.fullmatch("fp16" + same.format("[1-9]e-03"), fp16)
+    assert re.fullmatch(r"int8: (99|100)\.\d% of 225 answers as fp32.onnx's, no logit .*", int8)
+    assert re.fullmatch(r"repository/xception/1 written in \d+\.\d s", last)
 
 
 def test_a_second_export_is_byte_identical(
@@ -60,7 +65,7 @@ def test_a_second_export_is_byte_identical(
     old = tmp_path / "deep" / "models" / "xception" / "1"
     old.mkdir(parents=True)
     (old / "int8.onnx").write_text("of an older export")
-    assert main(["xception", "--weights", "kitchenware", "--precision", "fp16", "--out", "deep/models"]) == 0
+    assert main(["xception", "--weights", "kitchenware", "--precision", "int8", "fp16", "--out", "deep/models"]) == 0
     assert tree(tmp_path / "deep" / "models") == tree(exported[0])
 
 
@@ -124,8 +129,38 @@ def test_random_weights_are_refused_in_half_precision(tmp_path: Path, capsys: py
     assert out.splitlines()[-1] == "verify fp16 with ONNX Runtime ... failed"
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--if-agrees"]) == 0
-    assert "fp16 is left out" in capsys.readouterr().out
+    assert "fp16 is left out: random weights" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "xception" / "1").glob("*.onnx")] == ["fp32.onnx"]
+
+
+def test_a_variant_that_does_not_agree_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify, "TOLERANCE_HALF", 1e-6)
+    arguments = ["xception", "--weights", "kitchenware", "--precision", "fp16", "--out", str(tmp_path)]
+    assert main([*arguments, "--if-agrees"]) == 0
+    assert "fp16 is left out: its answers differ too much" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "xception" / "1").glob("*.onnx")] == ["fp32.onnx"]
+
+
+def test_more_photos_to_calibrate_with(
+    tmp_path: Path, photos: list[Photo], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrated_with = []
+
+    def quantize(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+        calibrated_with.append(len(pixels))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("export.quantize.quantize", quantize)
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for number in range(20):
+        (tmp_path / "photos" / "deep" / f"{number}.JPG").write_bytes(photos[0].data)
+    arguments = ["xception", "--weights", "kitchenware", "--precision", "int8", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--calibration-dir", str(tmp_path / "photos")]) == 1
+    assert calibrated_with == [38]  # one of each of these, and of the package's 18
+    assert main([*arguments, "--calibration-dir", str(tmp_path / "out")]) == 1
+    assert "there is no .jpg, .jpeg or .png in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

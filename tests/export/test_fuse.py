@@ -9,7 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from export.fuse import fold_batch_norm, fold_normalisation, fuse, move_pool_after_projection, trace_layers
+from export.fuse import (
+    fold_batch_norm,
+    fold_normalisation,
+    fuse,
+    move_pool_after_projection,
+    pad_channels,
+    trace_layers,
+)
 from models.spec import Preprocessing
 from models.weights import LoadedModel
 
@@ -152,3 +159,34 @@ def test_fuse_applies_all_and_leaves_the_original_alone(trained_xception: Loaded
     assert logits.dtype == torch.float32
     assert (logits - expected).abs().max() < 1e-4 * (expected[0] - expected[1]).abs().max()
     assert all(torch.equal(value, state[key]) for key, value in trained_xception.model.state_dict().items())
+
+
+def test_pad_channels(trained_xception: LoadedModel, pixels: Tensor) -> None:
+    graph = trace_layers(trained_xception.model)
+    fold_batch_norm(graph)
+    images = normalised(pixels, trained_xception.preprocessing)
+    expected = run(graph, images)
+    pad_channels(graph, 16)
+    convs = [module for module in graph.modules() if isinstance(module, nn.Conv2d)]
+    assert {conv.out_channels for conv in convs} == {32, 64, 128, 256, 736, 1024, 1536, 2048}
+    assert all(conv.weight.shape[:2] == (conv.out_channels, conv.in_channels // conv.groups) for conv in convs)
+    assert_same(run(graph, images), expected)
+
+
+class _Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(21, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(torch.cat([self.left(x), self.right(x)], 1))
+        return y
+
+
+def test_pad_channels_leaves_others(live_inception_v4: LoadedModel) -> None:
+    """Whole blocks, what is concatenated, and what is classified."""
+    for network in (live_inception_v4.model, _Branches(), nn.Sequential(nn.Conv2d(3, 5, 1))):
+        graph = trace_layers(network)
+        before = {name: tuple(weight.shape) for name, weight in graph.state_dict().items()}
+        pad_channels(graph, 16)
+        assert {name: tuple(weight.shape) for name, weight in graph.state_dict().items()} == before

@@ -53,6 +53,16 @@ def test_a_rewrite_that_changes_nothing_is_left_out(small: LoadedModel) -> None:
     assert [name for name, _, _ in measure._steps(pooled_once)] == ["unfused", "fold_batch_norm", "fold_normalisation"]
 
 
+def test_padding_is_measured_in_int8(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    )
+    monkeypatch.setattr(measure, "load", lambda *_: dataclasses.replace(small, model=network))
+    gains = [gain for gain in measure.measure("inception_v4") if "int8" in gain.rewrite]
+    assert [(gain.rewrite, gain.batch) for gain in gains] == [("pad_channels, in int8", n) for n in (1, 8)]
+    assert all(gain.nodes[0] == gain.nodes[1] for gain in gains)
+
+
 def test_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert measure.main(["vgg"]) == 1
     assert "unknown model 'vgg'" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.photos import Photo, labelled_photos, normalise, preprocess
+from export.photos import Photo, all_photos, labelled_photos, normalise, preprocess, random_crops
 from models.spec import Preprocessing
 
 
@@ -65,3 +65,22 @@ def test_normalise() -> None:
     images = normalise(pixels, Preprocessing(crop_pct=1.0, mean=(0.5, 0.1, 0.2), std=(0.5, 0.2, 0.4)))
     assert images.shape == (1, 3, 1, 2)
     assert images.flatten().tolist() == pytest.approx([-1.0, 1.0, 0.5, -0.5, 2.0, 0.5], abs=1e-6)
+
+
+def test_all_photos(kitchenware_photos: list[tuple[Path, str | None]]) -> None:
+    assert sorted(all_photos()) == sorted(path.read_bytes() for path, _ in kitchenware_photos)
+
+
+def test_random_crops_are_parts_of_their_photo() -> None:
+    """A photo of two ramps: a crop's corners say where it was cut."""
+    across, down = np.meshgrid(np.arange(256), np.arange(200))
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([across, down, 0 * down], 2).astype(np.uint8)).save(buffer, "PNG")
+    crops = random_crops([buffer.getvalue()], 64, count=20, seed=0).astype(int)
+    assert crops.shape == (20, 64, 64, 3)
+    assert np.array_equal(crops, random_crops([buffer.getvalue()], 64, count=20, seed=0))
+    assert not np.array_equal(crops, random_crops([buffer.getvalue()], 64, count=20, seed=1))
+    widths, heights = (crops[:, -1, -1, axis] - crops[:, 0, 0, axis] for axis in (0, 1))
+    share = widths * heights / (256 * 200)
+    assert 0.4 < share.min() < 0.7 < share.max() <= 1.0
+    assert len({tuple(crop[0, 0]) for crop in crops}) > 10

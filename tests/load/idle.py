@@ -59,12 +59,13 @@ def measure(
 ) -> Iterator[tuple[float, float]]:
     """Classify photos in process and over HTTP in turn; yield the seconds of each pair."""
     manifest = read_manifest(folder)
-    session = place(folder, manifest, Settings(device="auto")).sessions[0]
+    settings = Settings()
+    session = place(folder, manifest, settings).sessions[0]
     pixels = np.empty((1, session.height, session.width, 3), np.uint8)
     for i in trange(ROUNDS, desc=title):
         photo = photos[i % len(photos)]
         start = time.perf_counter()
-        decode(photo, pixels[0], manifest.preprocessing, MAX_PIXELS, Budget(MAX_PIXELS))
+        decode(photo, pixels[0], manifest.preprocessing, MAX_PIXELS, Budget(MAX_PIXELS), settings.decode == "fast")
         session.run(pixels)
         middle = time.perf_counter()
         connection.sendall(HEAD % (manifest.name.encode(), len(photo)) + photo)

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 
 from service.budget import Budget
-from service.classifier import batch_sizes
 from service.image import decode
 from service.manifest import Manifest, checked_file, read_manifest
 from service.placement import place
@@ -50,14 +49,29 @@ def test_it_answers_as_the_cpu_does(
     (cpu,) = place(folder, manifest, Settings(device="cpu", precision="fp32")).sessions
     placed = place(folder, manifest, Settings.model_validate({"device": device, "precision": precision}))
     assert "CPUExecutionProvider" not in placed.nodes
-    for size in batch_sizes(8):
+    for size in Settings(max_batch_size=8).batch_sizes:
         images = np.resize(golden, (size, *golden.shape[1:]))
         difference = np.abs(placed.sessions[0].run(images) - cpu.run(images)).max()
         assert difference < TOLERANCE[precision], f"a batch of {size}"
 
 
-def test_it_serves_in_half_precision(folder: Path, manifest: Manifest) -> None:
-    with serving(folder.parent.parent, device="cuda", default_model="xception") as server:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_cuda_graphs_answer_as_single_kernels_do(
+    folder: Path, manifest: Manifest, golden: NDArray[np.uint8], precision: str
+) -> None:
+    settings = Settings.model_validate({"device": "cuda", "precision": precision, "max_batch_size": 8})
+    (single,) = place(folder, manifest, settings).sessions
+    (graphs,) = place(folder, manifest, settings.model_copy(update={"cuda_graphs": True})).sessions
+    for first in range(3):  # each size again after all others, with other photos
+        for size in settings.batch_sizes:
+            images = np.resize(np.roll(golden, first, axis=0), (size, *golden.shape[1:]))
+            difference = np.abs(graphs.run(images) - single.run(images)).max()
+            assert difference < TOLERANCE[precision], f"a batch of {size}"
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_it_serves_in_half_precision(folder: Path, manifest: Manifest, cuda_graphs: bool) -> None:
+    with serving(folder.parent.parent, device="cuda", default_model="xception", cuda_graphs=cuda_graphs) as server:
         model = httpx2.get(f"{server.url}/models/xception").json()
         assert (model["provider"], model["precision"]) == ("CUDAExecutionProvider", "fp16")
         assert set(model["nodes"]) == {"CUDAExecutionProvider"}

@@ -31,7 +31,7 @@ from service.providers import execution_providers
 from service.session import Session
 from service.settings import Settings
 onnxruntime.preload_dlls()
-settings = Settings(gpu_memory_limit_mb=1000)
+settings = Settings(device="cuda", cuda_graphs=True, gpu_memory_limit_mb=1000)
 ((name, options),) = execution_providers("cuda", 0, settings, half=True, height=299, width=299)
 del options["device_id"]  # read with the others, and refused where there is no GPU
 Session(Path(sys.argv[1]), [(name, options | dict(argument.split("=") for argument in sys.argv[2:]))], 1)
@@ -112,7 +112,8 @@ def test_onnxruntime_knows_the_cuda_options(xception: Path, stub_driver: Path) -
     assert "CUDA failure 35" in told
     assert "provider option" not in told
     assert 'Unknown provider option: "nonsense"' in failure(OPEN, str(xception), "nonsense=1", libraries=stub_driver)
-    assert '"prefer_nhwc"' in failure(OPEN, str(xception), "prefer_nhwc=yes", libraries=stub_driver)
+    for option in ("prefer_nhwc", "enable_cuda_graph"):
+        assert f'"{option}"' in failure(OPEN, str(xception), f"{option}=yes", libraries=stub_driver)
 
 
 def test_the_tensorrt_options_are_names_that_its_provider_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

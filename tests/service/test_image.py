@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.budget import Budget
 from service.errors import ImageTooLarge, InvalidImage
@@ -18,9 +19,11 @@ CENTER = Preprocessing(crop_pct=0.8975, crop_mode="center", interpolation="bicub
 SQUASH = Preprocessing(crop_pct=1.0, crop_mode="squash", interpolation="bicubic")
 
 
-def decoded(data: bytes, preprocessing: Preprocessing = CENTER, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
+def decoded(
+    data: bytes, preprocessing: Preprocessing = CENTER, max_pixels: int = 50_000_000, *, fast: bool = False
+) -> NDArray[np.uint8]:
     out = np.full((SIZE, SIZE, 3), 7, np.uint8)
-    decode(data, out, preprocessing, max_pixels, Budget(max_pixels))
+    decode(data, out, preprocessing, max_pixels, Budget(max_pixels), fast)
     return out
 
 
@@ -179,3 +182,39 @@ def test_pixels_are_counted_in_the_header(photo: Image.Image) -> None:
 def test_extreme_shapes_cost_no_memory() -> None:
     assert crop_box(1, 20_000, SIZE, CENTER)[3] < 20_000
     assert (decoded(encoded(Image.new("RGB", (1, 20_000), "red"))) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("preprocessing", [CENTER, SQUASH])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_gives_nearly_the_same_pixels(photo: Image.Image, orientation: int, preprocessing: Preprocessing) -> None:
+    """Sides that 2, 4 and 8 don't divide; a crop that lay elsewhere by a pixel would differ by more."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for sides, times in (((700, 901), 2), ((2003, 1403), 4)):
+        data = encoded(photo.resize(sides), "JPEG", quality=95, exif=exif)
+        found, exact = (decoded(data, preprocessing, fast=fast).astype(int) for fast in (True, False))
+        moved = np.abs(np.roll(exact, 1, 0) - exact).mean()
+        assert 0 < np.abs(found - exact).mean() < 0.25 * moved, times
+
+
+def test_fast_decodes_a_fraction(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = JpegImageFile.load
+
+    def recorded(self: JpegImageFile) -> Any:
+        pixels = load(self)
+        loaded.append(self.size)
+        return pixels
+
+    monkeypatch.setattr(JpegImageFile, "load", recorded)
+    for sides, mode in (((700, 900), "RGB"), ((2003, 1403), "RGB"), ((700, 900), "L"), ((700, 900), "CMYK")):
+        decoded(encoded(photo.resize(sides).convert(mode), "JPEG"), fast=True)
+    decoded(encoded(photo.resize((660, 900)), "JPEG"), fast=True)  # the crop would be of less than 299 pixels
+    decoded(encoded(photo.resize((700, 900)), "JPEG"))
+    assert list(dict.fromkeys(loaded)) == [(350, 450), (501, 351), (660, 900), (700, 900)]
+
+
+def test_fast_leaves_small_pictures_and_other_formats_as_they_are(photo: Image.Image) -> None:
+    for picture, kind in ((photo.resize((400, 300)), "JPEG"), (photo, "PNG")):
+        data = encoded(picture, kind)
+        assert np.array_equal(decoded(data, fast=True), decoded(data))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from service import cuda, placement
 from service.errors import DeviceUnavailable, StartupError
 from service.manifest import Manifest, Variant, read_manifest
-from service.placement import choose_variant, place
+from service.placement import candidates, place
 from service.providers import Device, execution_providers
+from service.session import Session
 from service.settings import Settings
 
 
@@ -30,16 +31,31 @@ def manifest(folder: Path, *precisions: str) -> Manifest:
 @pytest.mark.parametrize(
     ("exported", "asked", "device", "expected"),
     [
-        (["fp32", "fp16"], "auto", "cuda", "fp16"),
-        (["fp32", "fp16"], "auto", "tensorrt", "fp16"),
-        (["fp32", "fp16"], "auto", "cpu", "fp32"),
-        (["fp32"], "auto", "cuda", "fp32"),
-        (["fp32", "fp16"], "fp32", "cuda", "fp32"),
-        (["fp32", "fp16"], "fp16", "cpu", "fp16"),
+        (["fp32", "int8", "fp16"], "auto", "cuda", ["fp16"]),
+        (["fp32", "int8", "fp16"], "auto", "tensorrt", ["fp16"]),
+        (["fp32", "int8", "fp16"], "auto", "cpu", ["fp32", "int8"]),
+        (["fp32", "int8"], "auto", "cuda", ["fp32"]),
+        (["fp32"], "auto", "cpu", ["fp32"]),
+        (["fp32", "int8", "fp16"], "fp32", "cuda", ["fp32"]),
+        (["fp32", "int8", "fp16"], "fp16", "cpu", ["fp16"]),
     ],
 )
-def test_precision(folder: Path, exported: list[str], asked: str, device: Device, expected: str) -> None:
-    assert choose_variant(manifest(folder, *exported), asked, device).precision == expected
+def test_candidates(folder: Path, exported: list[str], asked: str, device: Device, expected: list[str]) -> None:
+    found = candidates(manifest(folder, *exported), asked, device)
+    assert [variant.precision for variant in found] == expected
+
+
+@pytest.mark.parametrize("fastest", ["fp32", "int8"])
+def test_auto_takes_the_fastest_that_it_measured(folder: Path, fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(session: Session, image: NDArray[np.uint8]) -> float:
+        return 0.02 if session.nodes == expected.nodes else 0.09
+
+    expected = place(folder, read_manifest(folder), Settings(device="cpu", precision=fastest))
+    monkeypatch.setattr(placement, "_seconds", seconds)
+    placed = place(folder, read_manifest(folder), Settings(device="cpu"))
+    assert placed.precision == fastest
+    assert f"{fastest} 20 ms" in placed.reason
+    assert "90 ms" in placed.reason
 
 
 def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
@@ -49,7 +65,7 @@ def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
 
 def test_auto_says_what_it_took_and_why(folder: Path) -> None:
     placed = place(folder, read_manifest(folder), Settings(device="auto"))
-    assert (placed.device, placed.provider, placed.precision) == ("cpu", "CPUExecutionProvider", "fp32")
+    assert (placed.device, placed.provider) == ("cpu", "CPUExecutionProvider")
     assert placed.reason.startswith("auto: no CUDA (")
 
 
@@ -79,6 +95,17 @@ def test_each_gpu_gets_a_session_of_its_own(folder: Path, monkeypatch: pytest.Mo
     assert len(placed.sessions) == 2
 
 
+def test_cuda_graphs_are_recorded_for_the_fixed_batch_sizes_on_each_gpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: None)
+    monkeypatch.setattr(placement, "_try_out", lambda session, manifest: None)
+    monkeypatch.setattr(placement, "CudaGraphs", lambda *arguments: told.append(arguments[3:]))
+    place(folder, read_manifest(folder), Settings(device="cuda", device_ids="0,2", cuda_graphs=True, max_batch_size=6))
+    assert told == [([6, 3, 1], "cuda", 0), ([6, 3, 1], "cuda", 2)]
+
+
 def test_auto_takes_the_cpu_when_the_gpu_loads_the_model_but_fails_to_run_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +117,8 @@ def test_auto_takes_the_cpu_when_the_gpu_loads_the_model_but_fails_to_run_it(
                 self.provider = "CPUExecutionProvider"
 
         def run(self, images: NDArray[np.uint8]) -> None:
-            raise RuntimeError("no kernel image is available")
+            if self.provider == "CUDAExecutionProvider":
+                raise RuntimeError("no kernel image is available")
 
     monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: None)
     monkeypatch.setattr(cuda, "pin", lambda memory: None)
@@ -108,10 +136,12 @@ def test_what_cuda_is_told() -> None:
     assert options["device_id"] == "1"
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert (options["prefer_nhwc"], options["use_tf32"]) == ("1", "0")
+    assert options["enable_cuda_graph"] == "0"
     assert "gpu_mem_limit" not in options
-    settings = Settings(tf32=True, gpu_memory_limit_mb=2000)
+    settings = Settings(device="cuda", tf32=True, cuda_graphs=True, gpu_memory_limit_mb=2000)
     ((_, options),) = execution_providers("cuda", 0, settings, half=False, height=299, width=299)
-    assert (options["use_tf32"], options["gpu_mem_limit"]) == ("1", "2000000000")
+    assert (options["use_tf32"], options["enable_cuda_graph"]) == ("1", "1")
+    assert options["gpu_mem_limit"] == "2000000000"
 
 
 def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +161,18 @@ def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DeviceUnavailable, match=r"keeps its engines in .*: "):
         execution_providers("tensorrt", 0, Settings(), half=True, height=299, width=299)
+
+
+def test_each_stream_gets_a_session_with_its_share_of_the_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    class Recorded:
+        def __init__(self, model: Path, providers: Any, threads: int) -> None:
+            told.append(threads)
+
+    monkeypatch.setattr(placement, "Session", Recorded)
+    settings = Settings(device="cpu", precision="fp32", threads=5, streams=2)
+    assert len(place(folder, read_manifest(folder), settings).sessions) == 2
+    assert told == [2, 2]

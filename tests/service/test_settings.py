@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from service import settings
 from service.settings import Settings, available_cpus
@@ -24,6 +25,7 @@ def test_environment_sets_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch)
         ("DEVICE", "gpu", "'auto', 'cpu', 'cuda' or 'tensorrt'"),
         ("DEVICE_IDS", "0,1", "several GPUs need device=cuda"),
         ("DEVICE_IDS", "first", "should match pattern"),
+        ("CUDA_GRAPHS", "true", "CUDA graphs need device=cuda"),
         ("PORT", "70000", "65535"),
         ("THREADS", "0", "greater than or equal to 1"),
     ],
@@ -42,6 +44,18 @@ def test_a_bad_value_names_the_setting_and_what_is_allowed(name: str, value: str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu", "tensorrt"])
+def test_cuda_graphs_are_refused_where_nothing_would_record_them(device: str) -> None:
+    with pytest.raises(ValidationError, match="CUDA graphs need device=cuda"):
+        Settings.model_validate({"device": device, "cuda_graphs": True})
+    assert Settings(device="cuda", cuda_graphs=True).cuda_graphs
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (6, [6, 3, 1]), (8, [8, 4, 2, 1])])
+def test_batch_sizes_go_down_to_one(largest: int, sizes: list[int]) -> None:
+    assert Settings(max_batch_size=largest).batch_sizes == sizes
+
+
 def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr(settings, "_CGROUP_CPU_MAX", quota)
@@ -49,3 +63,11 @@ def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert available_cpus() == 1
     quota.write_text("max 100000\n")
     assert available_cpus() == len(os.sched_getaffinity(0))
+
+
+def test_streams_share_the_cpus_threads() -> None:
+    assert Settings(device="cpu", streams=3).batches_at_a_time == 3
+    assert Settings(device="cuda", device_ids="0,1").batches_at_a_time == 2
+    for device in ("auto", "cuda"):
+        with pytest.raises(ValidationError, match="several streams need device=cpu"):
+            Settings(device=device, streams=2)

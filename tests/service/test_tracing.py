@@ -29,7 +29,7 @@ from opentelemetry.trace import StatusCode
 from service import tracing
 from service.errors import InferenceFailed
 from tests.server import serving
-from tests.service.test_batcher import GatedSession, ask, batching, lane
+from tests.service.gated_session import GatedSession, ask, batching, lane
 
 CLIENTS = 8
 PHOTOS = 3  # in one request

@@ -1,0 +1,163 @@
+"""``python -m service bench``: what this machine can do at most, without HTTP.
+
+All that is compared takes turns in one run, so that a busy machine slows it alike: only ratios mean much.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from service.budget import Budget
+from service.image import decode
+from service.manifest import Manifest, checked_file, read_manifest
+from service.placement import Placement, candidates, place
+from service.registry import version_folders
+from service.settings import Settings
+
+log = logging.getLogger("inferception")
+
+K = TypeVar("K", bound=Hashable)
+
+ROUNDS = 5
+OFFLINE_S = 8.0
+
+
+@dataclass(frozen=True)
+class ModelBench:
+    """Figures of one model: images a second, and seconds of one core for decoding one image."""
+
+    model: str
+    version: int
+    provider: str
+    session_per_s: dict[str, dict[int, float]]  # by precision and batch size
+    decode_s: dict[str, float]  # exact and fast
+    offline_per_s: dict[str, float]  # by precision: decoding beside the session, at the largest batch
+
+
+def bench(settings: Settings, photos: Sequence[bytes] = ()) -> list[ModelBench]:
+    """Measure every model of the repository with ``photos``, encoded images, or else with its golden samples.
+
+    Raises StartupError or InvalidManifest for a model that can't be loaded.
+    """
+    return [_bench(folder, settings, photos) for folder in sorted(version_folders(settings.model_repository))]
+
+
+def table(models: Sequence[ModelBench]) -> str:
+    """Return the figures as text."""
+    lines = []
+    for model in models:
+        lines.append(f"{model.model} version {model.version} on {model.provider}")
+        for precision, rates in model.session_per_s.items():
+            by_batch = ", ".join(f"{rate:.1f} in batches of {batch}" for batch, rate in sorted(rates.items()))
+            lines.append(f"  {precision}: images/s by the session alone: {by_batch}")
+            lines.append(f"  {precision}: images/s with decoding beside: {model.offline_per_s[precision]:.1f}")
+        lines += [f"  decoding an image, {how}: {s * 1e3:.1f} ms of a core" for how, s in model.decode_s.items()]
+    return "\n".join(lines)
+
+
+def as_json(models: Sequence[ModelBench]) -> list[dict[str, object]]:
+    """Return the figures as JSON has them."""
+    return [asdict(model) for model in models]
+
+
+def _bench(folder: Path, settings: Settings, photos: Sequence[bytes]) -> ModelBench:
+    manifest = read_manifest(folder)
+    photos = photos or [checked_file(folder, sample).read_bytes() for sample in manifest.golden]
+    device = place(folder, manifest, settings).device
+    placements = {
+        variant.precision: place(
+            folder, manifest, settings.model_copy(update={"device": device, "precision": variant.precision})
+        )
+        for variant in candidates(manifest, settings.precision, device)
+    }
+    log.info("measuring %s in %s", manifest.name, ", ".join(placements))
+    seconds = alternated(
+        {
+            (precision, size): _runs(placement, size)
+            for precision, placement in placements.items()
+            for size in settings.batch_sizes
+        }
+    )
+    rates: dict[str, dict[int, float]] = {precision: {} for precision in placements}
+    for (precision, size), taken in seconds.items():
+        rates[precision][size] = size / taken
+    return ModelBench(
+        manifest.name,
+        manifest.version,
+        next(iter(placements.values())).provider,
+        rates,
+        _decode_seconds(manifest, photos, settings),
+        {
+            precision: _offline_rate(placement, manifest, photos, settings)
+            for precision, placement in placements.items()
+        },
+    )
+
+
+def alternated(
+    work: Mapping[K, Callable[[], object]], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
+) -> dict[K, float]:
+    """Return the median seconds that each work takes by ``clock``, in turns, after a turn to warm up."""
+    seconds: dict[K, list[float]] = {key: [] for key in work}
+    for _ in range(rounds + 1):
+        for key, run in work.items():
+            start = clock()
+            run()
+            seconds[key].append(clock() - start)
+    return {key: statistics.median(taken[1:]) for key, taken in seconds.items()}
+
+
+def _runs(placement: Placement, size: int) -> Callable[[], object]:
+    session = placement.sessions[0]
+    images = np.zeros((size, session.height, session.width, 3), np.uint8)
+    return lambda: session.run(images)
+
+
+def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> dict[str, float]:
+    out = np.empty((manifest.input.height, manifest.input.width, 3), np.uint8)
+    budget = Budget(settings.max_pixels_in_flight)
+
+    def decode_all(fast: bool) -> None:
+        for photo in photos:
+            decode(photo, out, manifest.preprocessing, settings.max_pixels, budget, fast)
+
+    # A thread's own time: what else the machine does meanwhile doesn't count.
+    ways = {"exact": lambda: decode_all(False), "fast": lambda: decode_all(True)}
+    return {how: seconds / len(photos) for how, seconds in alternated(ways, clock=time.thread_time).items()}
+
+
+def _offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> float:
+    """Return images/s when one full batch is decoded while the one before runs: the limit for any server."""
+    size, session = settings.max_batch_size, placement.sessions[0]
+    buffers = np.empty((2, size, session.height, session.width, 3), np.uint8)
+    budget = Budget(settings.max_pixels_in_flight)
+    endless = itertools.cycle(photos)
+
+    fast = settings.decode == "fast"
+
+    def decoding(buffer: int) -> list[Future[None]]:
+        return [
+            pool.submit(decode, next(endless), row, manifest.preprocessing, settings.max_pixels, budget, fast)
+            for row in buffers[buffer]
+        ]
+
+    with ThreadPoolExecutor(settings.decode_threads) as pool:
+        done, start, ready = 0, time.perf_counter(), decoding(0)
+        while (elapsed := time.perf_counter() - start) < OFFLINE_S:
+            for future in ready:
+                future.result()
+            full = done // size % 2
+            ready = decoding(1 - full)
+            session.run(buffers[full])
+            done += size
+    return done / elapsed
