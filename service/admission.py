@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -86,10 +86,13 @@ class Admission(Ticket):
         """Run ``decode`` on the row in a decoder thread; return the seconds it took. Its errors pass through."""
         self._in_use = True
         self._stages.enter("decode")
-        work = asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, decode)
-        work.add_done_callback(lambda _: self.released_by_device())
-        # A decoder that writes can't be stopped: the row stays its own until it ends.
-        seconds = await asyncio.shield(work)
+        loop = asyncio.get_running_loop()
+        decoded: asyncio.Future[float] = loop.create_future()
+        work = self._decoders.submit(self._decode, decode)
+        # Straight back to the loop: run_in_executor's future, and the shield it would need, would take two more turns.
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._decoded, decoded, done))
+        # A decoder that writes can't be stopped: cancelled or not, the row stays its own until it ends.
+        seconds = await decoded
         self.decoded_at = time.perf_counter()
         return seconds
 
@@ -99,6 +102,17 @@ class Admission(Ticket):
         start = time.perf_counter()
         decode(self._lane.pixels[self.row])
         return time.perf_counter() - start
+
+    def _decoded(self, decoded: asyncio.Future[float], work: Future[float]) -> None:
+        self.released_by_device()
+        if decoded.cancelled():
+            return
+        if work.cancelled():
+            decoded.cancel()
+        elif (error := work.exception()) is not None:
+            decoded.set_exception(error)
+        else:
+            decoded.set_result(work.result())
 
     async def infer(self) -> Answer:
         """Wait for the batch that this image joins. Raises what the batch raised, or QueueFull when shed."""

@@ -40,13 +40,13 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
         title="Inferception",
         description="Classifies images with the Inception family.",
         lifespan=lifespan,
+        # Not include_router, which would match every request once more.
+        routes=[*classify.router.routes, *routes.router.routes],
         redoc_url=None,
         telemetry=_TELEMETRY,
     )
     app.add_middleware(Access, registry=registry)
     app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)
-    app.include_router(classify.router)
-    app.include_router(routes.router)
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientDisconnect)(_client_gone)

@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +101,10 @@ class Batcher:
             ticket.taken_by_device(span)
         self._share.started(lane, batch.size, now, device)
         pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, device)
-        run = loop.run_in_executor(self._runners[device], lane.sessions[device].run, pixels)
-        run.add_done_callback(functools.partial(self._finished, lane, device, batch, span, time.perf_counter()))
+        finished = functools.partial(self._finished, lane, device, batch, span, time.perf_counter())
+        run = self._runners[device].submit(lane.sessions[device].run, pixels)
+        # Straight back to the loop: run_in_executor's future would take another turn of it.
+        run.add_done_callback(functools.partial(loop.call_soon_threadsafe, finished))
         return True
 
     def _finished(
@@ -112,7 +114,7 @@ class Batcher:
         batch: Batch[Admission],
         span: BatchSpan,
         started: float,
-        run: asyncio.Future[NDArray[np.float32]],
+        run: Future[NDArray[np.float32]],
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
         self._idle.append(device)
