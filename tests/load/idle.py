@@ -1,16 +1,19 @@
 """What HTTP and batching add to an idle request: alternates the same photos over HTTP and in process.
 
-``python -m tests.load.idle`` prints both medians, their difference, and the server's resident memory.
+``python -m tests.load.idle`` prints both medians, what a request takes more than its pair and more than the server's
+own decoding and inference, and the server's resident memory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import trange
@@ -26,16 +29,24 @@ from tests.server import connected, serving
 
 MAX_PIXELS = 50_000_000
 SERVERS = 3  # where a process' memory lies moves its speed by a percent: more than what is measured
-ROUNDS = 45  # a server: each photo five times
+ROUNDS = 45  # a server: each photo five times, and once more before, unmeasured
 # By hand: a client library would be part of what is measured.
 HEAD = b"POST /classify?model=%s HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+
+
+class Times(NamedTuple):
+    """Milliseconds of one photo; ``at_work`` is what the server says that decoding and inference took of them."""
+
+    in_process: float
+    over_http: float
+    at_work: float
 
 
 def main() -> None:
     """Measure each model of the repository, on several servers."""
     repository = Path(os.environ.get("INFERCEPTION_MODEL_REPOSITORY", "model_repository"))
     photos = [photo.data for photo in labelled_photos()]
-    times: dict[str, list[tuple[float, float]]] = {}  # in process, over HTTP
+    times: dict[str, list[Times]] = {}
     for number in range(SERVERS):
         start = time.perf_counter()
         with serving(repository) as server:
@@ -46,23 +57,23 @@ def main() -> None:
                     measured = times.setdefault(folder.parent.name, [])
                     measured += measure(connection, folder, photos, f"{folder.parent.name}, server {number + 1}")
     for name, measured in times.items():
-        in_process, over_http = ([ms * 1e3 for ms in column] for column in zip(*measured, strict=True))
-        added = statistics.median(h - p for h, p in zip(over_http, in_process, strict=True))
         print(
-            f"{name}: p50 {statistics.median(over_http):.1f} ms over HTTP, "
-            f"{statistics.median(in_process):.1f} ms in process; a request takes {added:+.2f} ms more than its pair"
+            f"{name}: p50 {statistics.median(t.over_http for t in measured):.1f} ms over HTTP, "
+            f"{statistics.median(t.in_process for t in measured):.1f} ms in process; a request takes "
+            f"{statistics.median(t.over_http - t.in_process for t in measured):+.2f} ms more than its pair, "
+            f"{statistics.median(t.over_http - t.at_work for t in measured):+.2f} ms more than the server's own "
+            "decoding and inference"
         )
 
 
-def measure(
-    connection: socket.socket, folder: Path, photos: Sequence[bytes], title: str
-) -> Iterator[tuple[float, float]]:
-    """Classify photos in process and over HTTP in turn; yield the seconds of each pair."""
+def measure(connection: socket.socket, folder: Path, photos: Sequence[bytes], title: str) -> list[Times]:
+    """Classify photos in process and over HTTP in turn."""
     manifest = read_manifest(folder)
     settings = Settings()
     session = place(folder, manifest, settings).sessions[0]
     pixels = np.empty((1, session.height, session.width, 3), np.uint8)
-    for i in trange(ROUNDS, desc=title):
+    measured = []
+    for i in trange(len(photos) + ROUNDS, desc=title):
         photo = photos[i % len(photos)]
         start = time.perf_counter()
         decode(photo, pixels[0], manifest.preprocessing, MAX_PIXELS, Budget(MAX_PIXELS), settings.decode == "fast")
@@ -73,8 +84,11 @@ def measure(
         while not answer.endswith(b"}"):  # the JSON's end
             answer += connection.recv(65536)
         end = time.perf_counter()
-        assert answer.startswith(b"HTTP/1.1 200"), answer
-        yield middle - start, end - middle
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), answer
+        stages = json.loads(body)["timing_ms"]
+        measured.append(Times((middle - start) * 1e3, (end - middle) * 1e3, stages["decode"] + stages["infer"]))
+    return measured[len(photos) :]
 
 
 if __name__ == "__main__":
