@@ -76,7 +76,7 @@ compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-versi
 lock: .venv/dev ## compile requirements/service.in, service-gpu.in and locust.in into .txt
 	cd requirements && $(compile) service.in --output-file service.txt
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
-		--constraints service.txt --no-emit-package onnxruntime
+		--constraints service.txt --no-emit-package onnxruntime --no-emit-package onnxruntime-ep-openvino
 	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
 
 images: image-export image-service image-locust ## build the images inferception-export, -service and -locust, with docker or podman

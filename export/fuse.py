@@ -124,6 +124,25 @@ def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
         conv.groups = inputs if depthwise else conv.groups
 
 
+def subsample_before_projection(graph: fx.GraphModule) -> None:
+    """Take the pixels that a strided 1x1 convolution reads out of its input first, by a pool of one pixel.
+
+    For OpenVINO in int8, which would do the same, but in float32, and the convolution with it.
+    """
+    # With stride s it computes W x + b at every s-th pixel, and the largest of one pixel is that pixel.
+    for node in list(graph.graph.nodes):
+        conv = graph.get_submodule(node.target) if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or (conv.kernel_size, conv.padding) != ((1, 1), (0, 0)):
+            continue
+        if conv.stride != (1, 1):
+            pool = f"{node.target}_subsample".replace(".", "_")
+            graph.add_submodule(pool, nn.MaxPool2d(1, conv.stride))
+            with graph.graph.inserting_before(node):
+                node.replace_input_with(node.args[0], graph.graph.call_module(pool, (node.args[0],)))
+            conv.stride = (1, 1)
+    _tidy(graph)
+
+
 def _chained_layers(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module, fx.Node, nn.Module]]:
     """Yield each layer with the next one, as node and module, where nothing else reads the first's output."""
     for node in list(graph.graph.nodes):

@@ -31,6 +31,7 @@ from export.fuse import (
     fuse,
     move_pool_after_projection,
     pad_channels,
+    subsample_before_projection,
     trace_layers,
 )
 from export.photos import labelled_photos, preprocess_all
@@ -44,6 +45,9 @@ from models.weights import LoadedModel, WeightsUnavailable
 WEIGHTS = {"xception": "kitchenware"}  # the rest untrained: live activations take the time that trained ones take
 ROUNDS = {1: 9, 8: 5}  # by batch size
 REPORT = Path("reports/fusions.json")
+
+_OPENVINO = "OpenVINOExecutionProvider"
+_OPENVINO_OPTIONS = {"load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +91,17 @@ def measure(model: str) -> Iterator[Gain]:
     graphs = [trace(network, size) for _, _, network in tqdm(steps, f"{model}: trace")]
     yield from _gains(model, [(rewrite, layers) for rewrite, layers, _ in steps], graphs, pixels)
 
-    # What only int8's kernels gain from.
-    whole = fuse(loaded.model, loaded.preprocessing)
-    padded = copy.deepcopy(whole)
-    pad_channels(padded, CHANNELS)
-    if _channels(padded) != _channels(whole):
-        graphs = [quantize(trace(network, size), pixels) for network in (whole, padded)]
-        yield from _gains(model, [("int8", steps[-1][1]), ("pad_channels, in int8", steps[-1][1])], graphs, pixels)
+    steps = list(_int8_steps(loaded))
+    if len(steps) > 1:
+        graphs = [quantize(trace(network, size), pixels) for _, _, network in tqdm(steps, f"{model}: quantize")]
+        yield from _gains(model, [(rewrite, layers) for rewrite, layers, _ in steps], graphs, pixels)
 
 
 def _gains(
     model: str, steps: Sequence[tuple[str, int]], graphs: Sequence[onnx.ModelProto], pixels: NDArray[np.uint8]
 ) -> Iterator[Gain]:
     """Yield what each step, a rewrite and the layers it leaves, gains over the one before."""
-    for provider in onnxruntime.get_available_providers():
+    for provider in _providers():
         try:
             sessions = [_open(graph.SerializeToString(), provider) for graph in graphs]
         except Exception as error:  # each provider raises its own
@@ -122,10 +123,6 @@ def _gains(
                 )
 
 
-def _channels(network: nn.Module) -> list[int]:
-    return [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
-
-
 def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
     """Yield each rewrite that changes the network, with the layers left and the network so far, for uint8 images."""
     preprocessing = loaded.preprocessing
@@ -141,17 +138,53 @@ def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
         yield "move_pool_after_projection", _layers(graph), graph.float()
 
 
+def _int8_steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
+    """Yield the rewrites that only int8's kernels gain from, as ``_steps`` does, after all others."""
+    graph = fuse(loaded.model, loaded.preprocessing)
+    yield "int8", _layers(graph), copy.deepcopy(graph)
+    before = str(graph)
+    pad_channels(graph, CHANNELS)
+    if str(graph) != before:
+        yield "pad_channels, in int8", _layers(graph), copy.deepcopy(graph)
+    before = str(graph)
+    subsample_before_projection(graph)
+    if str(graph) != before:
+        yield "subsample_before_projection, in int8", _layers(graph), copy.deepcopy(graph)
+
+
 def _layers(graph: fx.GraphModule) -> int:
     return len(graph.graph.find_nodes(op="call_module"))
+
+
+def _providers() -> list[str]:
+    openvino = [_OPENVINO] if _openvino() is not None else []
+    return [*(name for name in onnxruntime.get_available_providers() if _OPENVINO not in name), *openvino]
 
 
 def _open(graph: bytes, provider: str) -> onnxruntime.InferenceSession:
     """Open a session whose every node runs on ``provider``; raise what ONNX Runtime raises when one can't."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # the exception says it all
+    # As long as in the service, or one session's threads would still spin while the next one is measured.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if provider != "CPUExecutionProvider":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider == _OPENVINO:
+        options.add_provider_for_devices([_openvino()], _OPENVINO_OPTIONS)
+        return onnxruntime.InferenceSession(graph, options)
     return onnxruntime.InferenceSession(graph, options, providers=[provider])
+
+
+def _openvino() -> onnxruntime.OrtEpDevice | None:
+    """Return the CPU as OpenVINO's plugin lists it; None where there is no plugin, or it does not know the CPU."""
+    try:
+        import onnxruntime_ep_openvino  # not made for every kind of machine
+    except ImportError:
+        return None
+    if _OPENVINO not in onnxruntime.get_available_providers():
+        onnxruntime.register_execution_provider_library(_OPENVINO, onnxruntime_ep_openvino.get_library_path())
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == _OPENVINO]
+    return next((device for device in devices if device.ep_metadata["ov_device"] == "CPU"), None)
 
 
 def _take_turns(

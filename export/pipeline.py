@@ -13,7 +13,7 @@ import onnx
 from torch import fx
 
 from export import quantize, verify
-from export.fuse import fuse, pad_channels
+from export.fuse import fuse, pad_channels, subsample_before_projection
 from export.manifest import write_manifest
 from export.photos import Photo, normalise, preprocess_all, random_crops
 from export.trace import check_contract, trace
@@ -101,6 +101,7 @@ def _graph(network: fx.GraphModule, precision: str, size: int, calibration: Sequ
     if precision == "fp16":
         return trace(network.half(), size)
     pad_channels(network, quantize.CHANNELS)
+    subsample_before_projection(network)
     crops = random_crops(calibration, size, -(-_CALIBRATION_CROPS // len(calibration)), seed=0)
     return quantize.quantize(trace(network, size), crops)
 

@@ -15,6 +15,7 @@ from export.fuse import (
     fuse,
     move_pool_after_projection,
     pad_channels,
+    subsample_before_projection,
     trace_layers,
 )
 from models.spec import Preprocessing
@@ -190,3 +191,22 @@ def test_pad_channels_leaves_others(live_inception_v4: LoadedModel) -> None:
         before = {name: tuple(weight.shape) for name, weight in graph.state_dict().items()}
         pad_channels(graph, 16)
         assert {name: tuple(weight.shape) for name, weight in graph.state_dict().items()} == before
+
+
+def test_subsample_before_projection(trained_xception: LoadedModel, pixels: Tensor) -> None:
+    graph = trace_layers(trained_xception.model)
+    images = normalised(pixels, trained_xception.preprocessing)
+    expected = run(graph, images)
+    subsample_before_projection(graph)
+    pools = [module for module in graph.modules() if isinstance(module, nn.MaxPool2d) and module.kernel_size == 1]
+    assert [pool.stride for pool in pools] == [(2, 2)] * 4
+    assert [module.stride for module in graph.modules() if isinstance(module, nn.Conv2d)].count((2, 2)) == 1
+    assert_same(run(graph, images), expected)
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 1, 2, padding=1)])
+def test_subsample_before_projection_leaves_others(conv: nn.Module) -> None:
+    graph = trace_layers(nn.Sequential(conv))
+    before = graph.code
+    subsample_before_projection(graph)
+    assert graph.code == before
