@@ -18,9 +18,11 @@ from typing import TypeVar
 import numpy as np
 
 from service.budget import Budget
+from service.errors import DeviceUnavailable
 from service.image import decode
 from service.manifest import Manifest, checked_file, read_manifest
-from service.placement import Placement, candidates, place
+from service.placement import Placement, candidates, load, place
+from service.providers import Device
 from service.registry import version_folders
 from service.settings import Settings
 
@@ -34,14 +36,17 @@ OFFLINE_S = 8.0
 
 @dataclass(frozen=True)
 class ModelBench:
-    """Figures of one model: images a second, and seconds of one core for decoding one image."""
+    """Figures of one model: images a second, and seconds of one core for decoding one image.
+
+    A way to run it is named as ``fp32 on cpu``; ``served`` is the one that the server takes.
+    """
 
     model: str
     version: int
-    provider: str
-    session_per_s: dict[str, dict[int, float]]  # by precision and batch size
+    served: str
+    session_per_s: dict[str, dict[int, float]]  # by way and batch size
     decode_s: dict[str, float]  # exact and fast
-    offline_per_s: dict[str, float]  # by precision: decoding beside the session, at the largest batch
+    offline_per_s: dict[str, float]  # by way: decoding beside the session, at the largest batch
 
 
 def bench(settings: Settings, photos: Sequence[bytes] = ()) -> list[ModelBench]:
@@ -56,11 +61,11 @@ def table(models: Sequence[ModelBench]) -> str:
     """Return the figures as text."""
     lines = []
     for model in models:
-        lines.append(f"{model.model} version {model.version} on {model.provider}")
-        for precision, rates in model.session_per_s.items():
+        lines.append(f"{model.model} version {model.version}, served in {model.served}")
+        for way, rates in model.session_per_s.items():
             by_batch = ", ".join(f"{rate:.1f} in batches of {batch}" for batch, rate in sorted(rates.items()))
-            lines.append(f"  {precision}: images/s by the session alone: {by_batch}")
-            lines.append(f"  {precision}: images/s with decoding beside: {model.offline_per_s[precision]:.1f}")
+            lines.append(f"  {way}: images/s by the session alone: {by_batch}")
+            lines.append(f"  {way}: images/s with decoding beside: {model.offline_per_s[way]:.1f}")
         lines += [f"  decoding an image, {how}: {s * 1e3:.1f} ms of a core" for how, s in model.decode_s.items()]
     return "\n".join(lines)
 
@@ -73,34 +78,27 @@ def as_json(models: Sequence[ModelBench]) -> list[dict[str, object]]:
 def _bench(folder: Path, settings: Settings, photos: Sequence[bytes]) -> ModelBench:
     manifest = read_manifest(folder)
     photos = photos or [checked_file(folder, sample).read_bytes() for sample in manifest.golden]
-    device = place(folder, manifest, settings).device
-    placements = {
-        variant.precision: place(
-            folder, manifest, settings.model_copy(update={"device": device, "precision": variant.precision})
-        )
-        for variant in candidates(manifest, settings.precision, device)
-    }
-    log.info("measuring %s in %s", manifest.name, ", ".join(placements))
-    seconds = alternated(
-        {
-            (precision, size): _runs(placement, size)
-            for precision, placement in placements.items()
-            for size in settings.batch_sizes
-        }
-    )
-    rates: dict[str, dict[int, float]] = {precision: {} for precision in placements}
-    for (precision, size), taken in seconds.items():
-        rates[precision][size] = size / taken
+    served = place(folder, manifest, settings)
+    # A CPU has several ways to run a model, and all are worth a look.
+    devices: list[Device] = ["cpu", "openvino"] if settings.device == "auto" and not served.on_gpu else [served.device]
+    ways: dict[str, Placement] = {}
+    for candidate in (c for device in devices for c in candidates(manifest, settings.precision, device)):
+        try:
+            ways[str(candidate)] = load(folder, manifest, settings, candidate, "measured")
+        except DeviceUnavailable as error:
+            log.info("not measuring %s: %s", candidate, error)
+    log.info("measuring %s in %s", manifest.name, ", ".join(ways))
+    work = {(way, size): _runs(placement, size) for way, placement in ways.items() for size in settings.batch_sizes}
+    rates: dict[str, dict[int, float]] = {way: {} for way in ways}
+    for (way, size), seconds in alternated(work).items():
+        rates[way][size] = size / seconds
     return ModelBench(
         manifest.name,
         manifest.version,
-        next(iter(placements.values())).provider,
+        str(served),
         rates,
         _decode_seconds(manifest, photos, settings),
-        {
-            precision: _offline_rate(placement, manifest, photos, settings)
-            for precision, placement in placements.items()
-        },
+        {way: offline_rate(placement, manifest, photos, settings) for way, placement in ways.items()},
     )
 
 
@@ -136,7 +134,7 @@ def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Setti
     return {how: seconds / len(photos) for how, seconds in alternated(ways, clock=time.thread_time).items()}
 
 
-def _offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> float:
+def offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> float:
     """Return images/s when one full batch is decoded while the one before runs: the limit for any server."""
     size, session = settings.max_batch_size, placement.sessions[0]
     buffers = np.empty((2, size, session.height, session.width, 3), np.uint8)

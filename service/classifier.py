@@ -66,7 +66,7 @@ class Classifier:
                 self.manifest.input.height,
                 self.manifest.input.width,
                 devices=len(self.placement.sessions),
-                pin=None if self.placement.device == "cpu" else cuda.pin,
+                pin=cuda.pin if self.placement.on_gpu else None,
             ),
             probe=lambda session: self._run_golden(1, session),
         )

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service import cuda
+from service import cuda, openvino
+from service.choices import Choice, Choices
 from service.cuda_graphs import CudaGraphs
 from service.errors import DeviceUnavailable, StartupError
 from service.manifest import Manifest, Variant, checked_file
-from service.providers import Device, execution_providers
+from service.providers import GPUS, Device, execution_providers
 from service.session import Session
 from service.settings import Settings
+
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run a model: on a device, from a variant's file, in a precision."""
+
+    device: Device
+    precision: str
+    variant: Variant
+
+    def __str__(self) -> str:
+        return f"{self.precision} on {self.device}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +41,18 @@ class Placement:
     """A model in one precision on its device: its sessions, one on each GPU or for each CPU stream, and why so."""
 
     device: Device
+    precision: str
     variant: Variant
     sessions: list[Session]
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.precision} on {self.device}"
+
     @property
-    def precision(self) -> str:
-        """What the model computes in."""
-        return self.variant.precision
+    def on_gpu(self) -> bool:
+        """Whether it runs on GPUs, which fetch pixels from pinned memory."""
+        return self.device in GPUS
 
     @property
     def provider(self) -> str:
@@ -49,44 +71,34 @@ def place(folder: Path, manifest: Manifest, settings: Settings) -> Placement:
     Raises InvalidManifest, DeviceUnavailable, or StartupError for a precision that the model lacks.
     """
     if settings.device != "auto":
-        return _place(folder, manifest, settings, settings.device, f"device={settings.device}")
+        return _fastest(folder, manifest, settings, [settings.device], f"device={settings.device}")
     try:
-        return _place(folder, manifest, settings, "cuda", "auto: a CUDA device runs the model")
+        return _fastest(folder, manifest, settings, ["cuda"], "auto: a CUDA device runs the model")
     except DeviceUnavailable as error:
-        return _place(folder, manifest, settings, "cpu", f"auto: no CUDA ({error})")
+        reason = f"auto: no CUDA ({error})"
+    try:
+        return _fastest(folder, manifest, settings, ["cpu", "openvino"], reason)
+    except DeviceUnavailable as error:
+        return _fastest(folder, manifest, settings, ["cpu"], f"{reason}; no OpenVINO ({error})")
 
 
-def _place(folder: Path, manifest: Manifest, settings: Settings, device: Device, reason: str) -> Placement:
-    if device != "cpu":
-        cuda.check(settings.gpus, tensorrt=device == "tensorrt")
-    placements = [
-        Placement(device, variant, _sessions(folder, manifest, settings, device, variant), reason)
-        for variant in candidates(manifest, settings.precision, device)
-    ]
-    if len(placements) == 1:
-        return placements[0]
-    image = np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)
-    seconds = [_seconds(placement.sessions[0], image) for placement in placements]
-    measured = ", ".join(
-        f"{placement.precision} {taken * 1e3:.0f} ms" for placement, taken in zip(placements, seconds, strict=True)
-    )
-    fastest = placements[seconds.index(min(seconds))]
-    return replace(fastest, reason=f"{reason}; {fastest.precision} is fastest (an image takes {measured})")
+def candidates(manifest: Manifest, precision: str, device: Device) -> list[Candidate]:
+    """Return the ways to run a model on ``device``: in the precision asked for, or for ``auto`` in what suits it.
 
+    That is fp16 on GPUs where it was exported, else fp32; and on CPUs, which don't compute in 16 bits, all others, the
+    most precise first. bf16 is the fp32 file, computed in less; no export measured how it agrees, so it must be asked
+    for.
 
-def candidates(manifest: Manifest, precision: str, device: Device) -> list[Variant]:
-    """Return the variants that may be served: of the precision asked for, or for ``auto`` what suits the device.
-
-    That is fp16 on GPUs where it was exported, else fp32; and on CPUs, which don't compute in 16 bits, all others.
     Raises StartupError when the model has none such.
     """
     variants = {variant.precision: variant for variant in manifest.variants}
     wanted = [precision]
-    if precision == "auto" and device == "cpu":
-        wanted = ["fp32", "int8"]
-    elif precision == "auto":
+    if precision == "auto" and device in GPUS:
         wanted = ["fp16" if "fp16" in variants else "fp32"]
-    found = [variants[name] for name in wanted if name in variants]
+    elif precision == "auto":
+        wanted = ["fp32", "int8"]
+    files = {name: "fp32" if name == "bf16" else name for name in wanted}
+    found = [Candidate(device, name, variants[file]) for name, file in files.items() if file in variants]
     if not found:
         raise StartupError(
             f"precision={precision}, but {manifest.name} version {manifest.version} has only {', '.join(variants)}: "
@@ -95,43 +107,81 @@ def candidates(manifest: Manifest, precision: str, device: Device) -> list[Varia
     return found
 
 
-def _sessions(folder: Path, manifest: Manifest, settings: Settings, device: Device, variant: Variant) -> list[Session]:
-    model = checked_file(folder, variant)
+def load(folder: Path, manifest: Manifest, settings: Settings, candidate: Candidate, reason: str) -> Placement:
+    """Make the sessions of one candidate. Raises InvalidManifest or DeviceUnavailable."""
+    device = candidate.device
+    model = checked_file(folder, candidate.variant)
     sessions = []
-    threads = max(1, settings.threads // settings.streams)
-    for device_id in [0] * settings.streams if device == "cpu" else settings.gpus:
+    for device_id in settings.gpus if device in GPUS else [0] * settings.streams:
         providers = execution_providers(
             device,
             device_id,
             settings,
-            half=variant.precision == "fp16",
+            precision=candidate.precision,
             height=manifest.input.height,
             width=manifest.input.width,
         )
         session = (
-            CudaGraphs(model, providers, threads, settings.batch_sizes, device, device_id)
+            CudaGraphs(model, providers, settings.threads_per_stream, settings.batch_sizes, device, device_id)
             if settings.cuda_graphs
-            else Session(model, providers, threads)
+            else Session(model, providers, settings.threads_per_stream)
         )
         if device != "cpu":
-            _try_out(session, manifest)
+            _try_out(session, manifest, pinned=device in GPUS)
         sessions.append(session)
-    return sessions
+    return Placement(device, candidate.precision, candidate.variant, sessions, reason)
 
 
-def _try_out(session: Session, manifest: Manifest) -> None:
-    """Run one batch on a GPU from pinned memory. Raises DeviceUnavailable when that fails."""
-    images = np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)
-    cuda.pin(images)
+def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequence[Device], reason: str) -> Placement:
+    """Load the candidate that is fastest on these devices, by a measurement of this or of an earlier start.
+
+    Of equals it is the first device's, in the highest precision: onnxruntime's own kernels take less memory than a
+    plugin's.
+    """
+    if set(devices) & set(GPUS):
+        cuda.check(settings.gpus, tensorrt="tensorrt" in devices)
+    found = {str(c): c for device in devices for c in candidates(manifest, settings.precision, device)}
+    if len(found) == 1:
+        (only,) = found.values()
+        return load(folder, manifest, settings, only, reason)
+    choices = Choices(settings.cache_folder("choices"))
+    depends_on = {
+        "files": {name: candidate.variant.sha256 for name, candidate in found.items()},
+        "libraries": [ort.__version__, openvino.installed_version() if "openvino" in devices else None],
+        "threads": [settings.threads, settings.streams],
+    }
+    choice = choices.recall(depends_on)
+    if choice is None:
+        sessions = {
+            name: load(folder, manifest, settings, c, "to be measured").sessions[0] for name, c in found.items()
+        }
+        choice = Choice(seconds=_seconds(sessions, _blank(manifest)), measured=date.today())
+        choices.remember(depends_on, choice)
+        del sessions
+    return load(folder, manifest, settings, found[choice.best], f"{reason}; {choice}")
+
+
+def _seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the seconds that an image takes, the least of several tries in turn, once memory and threads are there."""
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(1 + _TRIES):
+        for name, session in sessions.items():
+            start = time.perf_counter()
+            session.run(image)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: min(taken[1:]) for name, taken in seconds.items()}
+
+
+def _try_out(session: Session, manifest: Manifest, *, pinned: bool) -> None:
+    """Run one image, on a GPU from pinned memory. Raises DeviceUnavailable when that fails."""
+    image = _blank(manifest)
+    if pinned:
+        cuda.pin(image)
     try:
-        session.run(images)
+        session.run(image)
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
         raise DeviceUnavailable(f"{session.provider} loads the model, but can't run it: {error}") from error
 
 
-def _seconds(session: Session, image: NDArray[np.uint8]) -> float:
-    """Return the seconds that an image takes, once memory and threads are there."""
-    session.run(image)
-    start = time.perf_counter()
-    session.run(image)
-    return time.perf_counter() - start
+def _blank(manifest: Manifest) -> NDArray[np.uint8]:
+    return np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Literal
 
+from service import openvino
 from service.errors import DeviceUnavailable
 from service.settings import Settings
 
-Device = Literal["cpu", "cuda", "tensorrt"]
+Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 Provider = tuple[str, dict[str, str]]
 
 CPU: Sequence[Provider] = [("CPUExecutionProvider", {})]
-_TENSORRT_CACHE = Path("~/.cache/inferception/tensorrt")
+GPUS: Collection[Device] = ("cuda", "tensorrt")
 
 
 def execution_providers(
-    device: Device, device_id: int, settings: Settings, *, half: bool, height: int, width: int
+    device: Device, device_id: int, settings: Settings, *, precision: str, height: int, width: int
 ) -> Sequence[Provider]:
     """Return the providers that may run a model's nodes, best first, for sessions on GPU ``device_id``.
 
-    ``half`` says that the graph computes in float16, ``height`` and ``width`` are its images'.
+    ``precision`` is what the model computes in, ``height`` and ``width`` are its images'.
     """
     if device == "cpu":
         return CPU
+    if device == "openvino":
+        cache = settings.cache_folder("openvino")
+        return [(openvino.PROVIDER, openvino.options(settings.threads_per_stream, precision, cache))]
     cuda = {
         "device_id": str(device_id),
         # Kernels are chosen by cuDNN's rules, in no time. EXHAUSTIVE would try all of them, again for each batch size.
@@ -40,15 +43,13 @@ def execution_providers(
         cuda["gpu_mem_limit"] = str(settings.gpu_memory_limit_mb * 1_000_000)
     if device == "cuda":
         return [("CUDAExecutionProvider", cuda)]
-    cache = _TENSORRT_CACHE.expanduser()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DeviceUnavailable(f"TensorRT keeps its engines in {cache}: {error.strerror}") from error
+    cache = settings.cache_folder("tensorrt")
+    if cache is None:
+        raise DeviceUnavailable(f"TensorRT keeps its engines in {settings.cache}, which can't be written to")
     images = f"images:{{}}x{height}x{width}x3"
     tensorrt = {
         "device_id": str(device_id),
-        "trt_fp16_enable": str(half),
+        "trt_fp16_enable": str(precision == "fp16"),
         # One engine for all batch sizes, instead of a new one for each that comes.
         "trt_profile_min_shapes": images.format(1),
         "trt_profile_opt_shapes": images.format(settings.max_batch_size),

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from service import openvino
 from service.errors import DeviceUnavailable, InferenceFailed, InvalidManifest
 from service.providers import CPU, Provider
 
@@ -58,9 +59,11 @@ def _share_arena() -> None:
 
 def _create(model: Path, providers: Sequence[Provider], threads: int) -> ort.InferenceSession:
     names = [name for name, _ in providers]
-    if missing := [name for name in names if name not in ort.get_available_providers()]:
-        raise DeviceUnavailable(f"this onnxruntime has no {missing[0]}")
     options = ort.SessionOptions()
+    if names == [openvino.PROVIDER]:
+        options.add_provider_for_devices([openvino.cpu()], providers[0][1])
+    elif missing := [name for name in names if name not in ort.get_available_providers()]:
+        raise DeviceUnavailable(f"this onnxruntime has no {missing[0]}")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -76,7 +79,9 @@ def _create(model: Path, providers: Sequence[Provider], threads: int) -> ort.Inf
         # A node that the device can't run is an error, not a slow answer.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = ort.InferenceSession(str(model), options, providers=list(providers), enable_fallback=0)
+        # A plugin is in the options, and must not be named once more.
+        built_in = None if names == [openvino.PROVIDER] else list(providers)
+        session = ort.InferenceSession(str(model), options, providers=built_in, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
         if providers == CPU:
             raise InvalidManifest(f"onnxruntime can't load the model: {error}") from error

@@ -26,6 +26,11 @@ def available_cpus() -> int:
     return max(1, cpus)
 
 
+def _user_cache() -> Path:
+    """Return where this user's programs keep what they can make again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "inferception"
+
+
 class Settings(BaseSettings):
     """Settings of the server; each is also the environment variable ``INFERCEPTION_<NAME>``."""
 
@@ -35,11 +40,14 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     model_repository: Path = Field(Path("model_repository"), description="folder of exported models")
     default_model: str | None = Field(None, description="model for requests that name none; needed with several models")
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        "auto", description="where models run; auto takes CUDA if it really works, else the CPU"
+    cache: Path = Field(
+        default_factory=_user_cache, description="folder that keeps what a start compiled and measured for the next one"
+    )
+    device: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
+        "auto", description="where models run; auto takes CUDA if it really works, else the faster of OpenVINO and cpu"
     )
     device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs its own batches")
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="auto takes the fastest of those exported that suit the device, as measured at start"
     )
     tf32: bool = Field(False, description="let GPUs round fp32 products to 10 bits, which is faster")
@@ -48,7 +56,7 @@ class Settings(BaseSettings):
     decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
     streams: int = Field(
-        1, ge=1, description="batches that share them, at a time: more answers, each slower; needs device=cpu"
+        1, ge=1, description="batches that share them, at a time: more answers, each slower; needs cpu or openvino"
     )
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
@@ -78,9 +86,16 @@ class Settings(BaseSettings):
     @field_validator("streams")
     @classmethod
     def _streams_need_the_cpu(cls, streams: int, info: ValidationInfo) -> int:
-        if streams > 1 and info.data.get("device") != "cpu":
-            raise ValueError("several streams need device=cpu")
+        if streams > 1 and info.data.get("device") not in ("cpu", "openvino"):
+            raise ValueError("several streams need device=cpu or device=openvino")
         return streams
+
+    @field_validator("precision")
+    @classmethod
+    def _bfloat16_needs_openvino(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "bf16" and info.data.get("device") != "openvino":
+            raise ValueError("bf16 needs device=openvino")
+        return precision
 
     @field_validator("cuda_graphs")
     @classmethod
@@ -93,6 +108,20 @@ class Settings(BaseSettings):
     def batch_sizes(self) -> list[int]:
         """The fixed batch sizes: the largest, halved again and again, down to one; each costs time to warm up."""
         return [self.max_batch_size >> i for i in range(self.max_batch_size.bit_length())]
+
+    def cache_folder(self, name: str) -> Path | None:
+        """Return a folder in the cache, made if need be; None if it can't be written to, as in a container."""
+        try:
+            folder = self.cache.expanduser() / name
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):  # the latter where this user has no home
+            return None
+        return folder if os.access(folder, os.W_OK) else None
+
+    @property
+    def threads_per_stream(self) -> int:
+        """How many threads each of the CPU's streams has."""
+        return max(1, self.threads // self.streams)
 
     @property
     def batches_at_a_time(self) -> int:

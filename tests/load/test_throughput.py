@@ -6,31 +6,33 @@ from typing import Any
 
 import pytest
 
-from tests.load import throughput
+from service import bench
+from tests.load import idle, throughput
 
 LIMITS: list[dict[str, Any]] = [
     {
         "model": "xception",
-        "session_per_s": {"fp32": {"1": 10.0, "6": 10.0}, "int8": {"1": 30.0, "6": 36.0}},
+        "session_per_s": {"fp32 on cpu": {"1": 10.0, "6": 10.0}, "int8 on cpu": {"1": 30.0, "6": 36.0}},
         "decode_s": {"exact": 0.010, "fast": 0.005},
-        "offline_per_s": {"fp32": 9.0, "int8": 33.0},
     }
 ]
 
 
-@pytest.mark.parametrize("precisions", [("fp32", "int8"), ("int8",)])
+@pytest.mark.parametrize("ways", [("fp32 on cpu", "int8 on cpu"), ("int8 on cpu",)])
 def test_the_service_is_measured_beside_a_plain_server(
     model_repository: Path,
     tmp_path: Path,
-    precisions: tuple[str, ...],
+    ways: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also where the machine has no figure of fp32, as with a GPU."""
     (limits,) = LIMITS
-    limits = limits | {"session_per_s": {name: limits["session_per_s"][name] for name in precisions}}
+    limits = limits | {"session_per_s": {name: limits["session_per_s"][name] for name in ways}}
     monkeypatch.setenv("INFERCEPTION_MODEL_REPOSITORY", str(model_repository.resolve()))
     monkeypatch.setattr(throughput, "_limits", lambda *_: [limits])
+    monkeypatch.setattr(bench, "OFFLINE_S", 0.5)
+    monkeypatch.setattr(idle, "ROUNDS", 5)
     monkeypatch.setattr(throughput, "SECONDS", 0.5)
     monkeypatch.setattr(throughput, "ALTERNATIONS", 1)
     monkeypatch.setattr(throughput, "MANY_CLIENTS", (1, 16))
@@ -38,10 +40,15 @@ def test_the_service_is_measured_beside_a_plain_server(
     monkeypatch.setattr(throughput, "REPORTS", tmp_path)
     throughput.main()
     figures = json.loads((tmp_path / "throughput.json").read_text())
-    (service,), (plain,) = figures["service_per_s"], figures["plain_per_s"]
+    (service,), (offline,), (plain,) = (figures[f"{name}_per_s"] for name in ("service", "offline", "plain"))
+    assert figures["service_over_offline"] == pytest.approx(service / offline)
     assert figures["service_over_plain"] == pytest.approx(service / plain)
-    assert figures["service_over_offline"] == pytest.approx(service / LIMITS[0]["offline_per_s"][figures["precision"]])
-    assert figures.get("session_int8_over_fp32") == (pytest.approx(3.6) if "fp32" in precisions else None)
+    (found,) = figures["limits"]
+    whole = {"fp32 on cpu": 1.0, "int8 on cpu": pytest.approx(3.6)}
+    assert found.get("session_over_float") == (whole if "fp32 on cpu" in ways else None)
+    assert found["fast_over_exact_decode"] == 0.5
+    assert figures["idle_ms"]["p50"] > figures["idle_ms"]["p50_in_process"] > 0
+    assert figures["idle_ms"]["p99"] >= figures["idle_ms"]["p50"]
     assert set(figures["per_s_by_clients"]) == {"1", "16"}
     assert figures["per_s_by_photo"]["300x400"] > 0
     assert min(figures["resident_mb"].values()) > 50

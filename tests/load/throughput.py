@@ -25,12 +25,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from export.photos import Photo, labelled_photos
+from service.bench import offline_rate
+from service.manifest import read_manifest
+from service.placement import place
+from service.settings import Settings
 from tests.load.bench import CLIENTS, UNHURRIED_MS, resident_bytes
 from tests.load.client import Sample, Workload
+from tests.load.idle import measure
 from tests.load.open_loop import closed_loop
 from tests.load.report import machine, percentile
-from tests.server import Server, following, serving
+from tests.server import Server, connected, following, serving
 
+FLOAT = "fp32 on cpu"  # what all else is compared with
 MODEL = os.environ.get("INFERCEPTION_DEFAULT_MODEL", "xception")
 ALTERNATIONS = 3
 SECONDS = 8.0
@@ -45,22 +51,21 @@ def main() -> None:
     photos = labelled_photos()
     figures: dict[str, Any] = {"machine": machine(), "model": MODEL}
     figures["limits"] = _limits(repository, photos)
-    with tqdm(total=len(MANY_CLIENTS) + len(SIDES) + 2 * ALTERNATIONS, desc="over HTTP") as progress:
+    with tqdm(total=len(MANY_CLIENTS) + len(SIDES) + 3 * ALTERNATIONS + 1, desc="over HTTP") as progress:
         figures |= _over_http(repository, photos, progress)
-    service = statistics.median(figures["service_per_s"])
-    limits = next(limit for limit in figures["limits"] if limit["model"] == MODEL)
-    precision = figures["precision"]
-    figures["service_over_offline"] = service / limits["offline_per_s"][precision]
-    figures["service_over_plain"] = statistics.median(
-        ours / plain for ours, plain in zip(figures["service_per_s"], figures["plain_per_s"], strict=True)
-    )
+    for beside in ("offline", "plain"):
+        figures[f"service_over_{beside}"] = statistics.median(
+            ours / theirs for ours, theirs in zip(figures["service_per_s"], figures[f"{beside}_per_s"], strict=True)
+        )
     many = [rate for clients, rate in figures["per_s_by_clients"].items() if clients >= CLIENTS]
     figures["spread_16_to_256_clients"] = max(many) / min(many) - 1
-    if whole := limits["session_per_s"].get("fp32"):  # a GPU runs fp16 alone
-        largest = max(whole, key=int)
-        for name, rates in limits["session_per_s"].items():
-            figures[f"session_{name}_over_fp32"] = rates[largest] / whole[largest]
-    figures["fast_over_exact_decode"] = limits["decode_s"]["fast"] / limits["decode_s"]["exact"]
+    for limits in figures["limits"]:
+        if whole := limits["session_per_s"].get(FLOAT):  # a GPU runs fp16 alone
+            largest = max(whole, key=int)
+            limits["session_over_float"] = {
+                way: rates[largest] / whole[largest] for way, rates in limits["session_per_s"].items()
+            }
+        limits["fast_over_exact_decode"] = limits["decode_s"]["fast"] / limits["decode_s"]["exact"]
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "throughput.json").write_text(json.dumps(figures, indent=2) + "\n")
     (REPORTS / "throughput.html").write_text(_page(figures))
@@ -84,32 +89,45 @@ def _limits(repository: Path, photos: Sequence[Photo]) -> list[dict[str, Any]]:
 
 def _over_http(repository: Path, photos: Sequence[Photo], progress: tqdm[Any]) -> dict[str, Any]:
     samples = [Sample(photo.data, photo.label) for photo in photos]
+    files = [photo.data for photo in photos]
+    folder = repository / MODEL / "1"
+    manifest, settings = read_manifest(folder), Settings()
+    offline = place(folder, manifest, settings)
     with (
         _only(repository, MODEL) as only,
         # All clients may wait: by default those beyond 64 would be told to come back later.
         serving(only, max_queue_size=MANY_CLIENTS[-1]) as service,
         plain_server(only / MODEL / "1") as plain,
     ):
-        with service.client() as client:
-            precision = client.get(f"/models/{MODEL}").json()["precision"]
-        by_clients, service_rates, plain_rates, by_side = {}, [], [], {}
+        with connected(service) as connection:
+            idle = measure(connection, folder, files, "idle")
+        progress.update()
+        by_clients, offline_rates, service_rates, plain_rates, by_side = {}, [], [], [], {}
         for clients in MANY_CLIENTS:
             by_clients[clients] = _rate(service, samples, clients)
             progress.update()
         for _ in range(ALTERNATIONS):
+            offline_rates.append(offline_rate(offline, manifest, files, settings))
             service_rates.append(_rate(service, samples, CLIENTS)["per_s"])
             plain_rates.append(_rate(plain, samples, CLIENTS)["per_s"])
-            progress.update(2)
+            progress.update(3)
         for side in SIDES:
             resized = [Sample(_resized(sample.data, *side), sample.label) for sample in samples]
             by_side["x".join(map(str, side))] = _rate(service, resized, CLIENTS)["per_s"]
             progress.update()
         resident = {"service": resident_bytes(service.process.pid), "plain": resident_bytes(plain.process.pid)}
     return {
-        "precision": precision,
+        "served": str(offline),
+        "idle_ms": {
+            "p50": statistics.median(t.over_http for t in idle),
+            "p99": percentile([t.over_http for t in idle], 99),
+            "p50_in_process": statistics.median(t.in_process for t in idle),
+            "p50_more_than_in_process": statistics.median(t.over_http - t.in_process for t in idle),
+        },
         "per_s_by_clients": {clients: rate["per_s"] for clients, rate in by_clients.items()},
         "p50_ms_by_clients": {clients: rate["p50_ms"] for clients, rate in by_clients.items()},
         "p99_ms_by_clients": {clients: rate["p99_ms"] for clients, rate in by_clients.items()},
+        "offline_per_s": offline_rates,
         "service_per_s": service_rates,
         "plain_per_s": plain_rates,
         "per_s_by_photo": by_side,
@@ -157,20 +175,25 @@ def _resized(photo: bytes, width: int, height: int) -> bytes:
 
 
 def _lines(figures: dict[str, Any]) -> list[str]:
-    service, plain = (statistics.median(figures[f"{name}_per_s"]) for name in ("service", "plain"))
-    precisions = [name for name in ("int8", "fp16") if f"session_{name}_over_fp32" in figures]
-    return [
-        f"{figures['model']} in {figures['precision']}: {service:.1f} images/s over HTTP, {CLIENTS} clients",
-        f"  {figures['service_over_offline']:.1%} of what decoding and inference alone give",
+    service, offline, plain = (statistics.median(figures[f"{name}_per_s"]) for name in ("service", "offline", "plain"))
+    idle = figures["idle_ms"]
+    lines = [
+        f"{figures['model']}, {figures['served']}: {service:.1f} images/s over HTTP, {CLIENTS} clients",
+        f"  {figures['service_over_offline']:.1%} of the {offline:.1f} that decoding and inference alone give",
         f"  {figures['service_over_plain']:.2f} times the plain server's {plain:.1f}",
         f"  from {CLIENTS} to {MANY_CLIENTS[-1]} clients within {figures['spread_16_to_256_clients']:.1%}",
-        *(f"  session, {name} over fp32: {figures[f'session_{name}_over_fp32']:.2f}" for name in precisions),
-        f"  fast over exact decoding: {figures['fast_over_exact_decode']:.2f}",
+        f"  idle: p50 {idle['p50']:.1f} ms, p99 {idle['p99']:.1f} ms; {idle['p50_more_than_in_process']:+.2f} ms more "
+        "than decoding and inference in process",
         *(f"  resident: {name} {size:.0f} MB" for name, size in figures["resident_mb"].items()),
         *(f"  {clients:>4} clients: {rate:.1f}/s, p99 {figures['p99_ms_by_clients'][clients]:.0f} ms"
           for clients, rate in figures["per_s_by_clients"].items()),
         *(f"  photos of {side}: {rate:.1f}/s" for side, rate in figures["per_s_by_photo"].items()),
     ]  # fmt: skip
+    for limits in figures["limits"]:
+        lines.append(f"{limits['model']}: fast over exact decoding: {limits['fast_over_exact_decode']:.2f}")
+        for way, ratio in limits.get("session_over_float", {}).items():
+            lines.append(f"  session, {way} over {FLOAT}: {ratio:.2f}")
+    return lines
 
 
 def _page(figures: dict[str, Any]) -> str:
@@ -181,13 +204,11 @@ def _page(figures: dict[str, Any]) -> str:
     sides.bar(list(figures["per_s_by_photo"]), list(figures["per_s_by_photo"].values()))
     sides.set(xlabel="pixels of the JPEG", title="over HTTP, by size of photo")
     for limit in figures["limits"]:
-        for precision, rates in limit["session_per_s"].items():
-            sessions.plot(list(map(int, rates)), list(rates.values()), "o-", label=f"{limit['model']} {precision}")
+        for way, rates in limit["session_per_s"].items():
+            sessions.plot(list(map(int, rates)), list(rates.values()), "o-", label=f"{limit['model']}, {way}")
     sessions.set(xlabel="batch", ylabel="images/s", title="session alone", ylim=0)
-    sessions.legend()
-    offline = next(limit for limit in figures["limits"] if limit["model"] == figures["model"])["offline_per_s"]
-    bars = {f"offline\n{precision}": rate for precision, rate in offline.items()}
-    bars |= {name: statistics.median(figures[f"{name}_per_s"]) for name in ("service", "plain")}
+    sessions.legend(fontsize="small")
+    bars = {name: statistics.median(figures[f"{name}_per_s"]) for name in ("offline", "service", "plain")}
     servers.bar(list(bars), list(bars.values()))
     servers.set(title="limit, service, plain server")
     picture = io.BytesIO()

@@ -30,22 +30,22 @@ def test_the_command_measures_every_variant(
     (tmp_path / "models" / "xception").symlink_to((model_repository / "xception").resolve())
     monkeypatch.setattr(bench, "OFFLINE_S", 0.1)
     command = f"service bench --model-repository {tmp_path}/models --max-batch-size 2 --json {tmp_path}/figures.json"
-    monkeypatch.setattr(sys, "argv", command.split())
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--device", "cpu"])
     with pytest.raises(SystemExit) as exit_:
         __main__.main()
     assert exit_.value.code == 0
     (figures,) = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["provider"] == "CPUExecutionProvider"
-    assert {precision: set(rates) for precision, rates in figures["session_per_s"].items()} == {
-        "fp32": {"1", "2"},
-        "int8": {"1", "2"},
+    assert figures["served"] in ("fp32 on cpu", "int8 on cpu")
+    assert {way: set(rates) for way, rates in figures["session_per_s"].items()} == {
+        "fp32 on cpu": {"1", "2"},
+        "int8 on cpu": {"1", "2"},
     }
     assert set(figures["decode_s"]) == {"exact", "fast"}
-    rates = [*figures["session_per_s"]["fp32"].values(), *figures["offline_per_s"].values()]
+    rates = [*figures["session_per_s"]["fp32 on cpu"].values(), *figures["offline_per_s"].values()]
     assert min(rates) > 0
     told = capsys.readouterr().out
-    assert "xception version 1 on CPUExecutionProvider" in told
-    assert "int8: images/s with decoding beside:" in told
+    assert f"xception version 1, served in {figures['served']}" in told
+    assert "int8 on cpu: images/s with decoding beside:" in told
 
 
 def test_a_model_that_can_not_be_measured(

@@ -32,7 +32,7 @@ from service.session import Session
 from service.settings import Settings
 onnxruntime.preload_dlls()
 settings = Settings(device="cuda", cuda_graphs=True, gpu_memory_limit_mb=1000)
-((name, options),) = execution_providers("cuda", 0, settings, half=True, height=299, width=299)
+((name, options),) = execution_providers("cuda", 0, settings, precision="fp16", height=299, width=299)
 del options["device_id"]  # read with the others, and refused where there is no GPU
 Session(Path(sys.argv[1]), [(name, options | dict(argument.split("=") for argument in sys.argv[2:]))], 1)
 """
@@ -72,7 +72,7 @@ def test_onnxruntime_by_itself_goes_on_without_a_gpu(xception: Path) -> None:
 
 
 def test_our_session_does_not(xception: Path) -> None:
-    providers = execution_providers("cuda", 0, Settings(), half=False, height=299, width=299)
+    providers = execution_providers("cuda", 0, Settings(), precision="fp32", height=299, width=299)
     with pytest.raises(DeviceUnavailable, match=r"CUDAExecutionProvider can't load the model.*default CPU EP"):
         Session(xception, providers, threads=1)
 
@@ -120,6 +120,6 @@ def test_the_tensorrt_options_are_names_that_its_provider_has(tmp_path: Path, mo
     """It can't be loaded without TensorRT, so that its own reading of them is not tested."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where the engines' cache is made
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
-    (_, options), _ = execution_providers("tensorrt", 0, Settings(), half=True, height=299, width=299)
+    (_, options), _ = execution_providers("tensorrt", 0, Settings(), precision="fp16", height=299, width=299)
     content = library.read_bytes()
     assert [name for name in options if name.encode() not in content] == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service import cuda, placement
+from service import cuda, openvino, placement
 from service.errors import DeviceUnavailable, StartupError
 from service.manifest import Manifest, Variant, read_manifest
 from service.placement import candidates, place
@@ -38,24 +39,56 @@ def manifest(folder: Path, *precisions: str) -> Manifest:
         (["fp32"], "auto", "cpu", ["fp32"]),
         (["fp32", "int8", "fp16"], "fp32", "cuda", ["fp32"]),
         (["fp32", "int8", "fp16"], "fp16", "cpu", ["fp16"]),
+        (["fp32", "int8", "fp16"], "auto", "openvino", ["fp32", "int8"]),
+        (["fp32", "int8"], "bf16", "openvino", ["bf16"]),
     ],
 )
 def test_candidates(folder: Path, exported: list[str], asked: str, device: Device, expected: list[str]) -> None:
     found = candidates(manifest(folder, *exported), asked, device)
-    assert [variant.precision for variant in found] == expected
+    assert [candidate.precision for candidate in found] == expected
+    files = [candidate.variant.precision for candidate in found]
+    assert files == ["fp32" if name == "bf16" else name for name in expected]
 
 
 @pytest.mark.parametrize("fastest", ["fp32", "int8"])
-def test_auto_takes_the_fastest_that_it_measured(folder: Path, fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(session: Session, image: NDArray[np.uint8]) -> float:
-        return 0.02 if session.nodes == expected.nodes else 0.09
+def test_auto_takes_the_fastest_that_it_measured(
+    folder: Path, fastest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[list[str]] = []
 
-    expected = place(folder, read_manifest(folder), Settings(device="cpu", precision=fastest))
+    def seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8]) -> dict[str, float]:
+        measured.append(list(sessions))
+        return {name: 0.02 if name == f"{fastest} on cpu" else 0.09 for name in sessions}
+
     monkeypatch.setattr(placement, "_seconds", seconds)
-    placed = place(folder, read_manifest(folder), Settings(device="cpu"))
-    assert placed.precision == fastest
-    assert f"{fastest} 20 ms" in placed.reason
+    settings = Settings(device="cpu", cache=tmp_path)
+    placed = place(folder, read_manifest(folder), settings)
+    assert (placed.precision, placed.variant.precision) == (fastest, fastest)
+    assert f"{fastest} on cpu 20 ms" in placed.reason
     assert "90 ms" in placed.reason
+    again = place(folder, read_manifest(folder), settings)
+    assert (again.precision, again.reason) == (fastest, placed.reason)
+    assert measured == [["fp32 on cpu", "int8 on cpu"]]
+    place(folder, read_manifest(folder), Settings(device="cpu", cache=tmp_path, threads=1))
+    assert len(measured) == 2  # other threads may make another choice
+
+
+def test_ways_are_measured_in_turn_and_the_first_turn_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], list[str]()
+
+    class Taking:
+        def __init__(self, name: str, *seconds: float) -> None:
+            self.name, self.seconds = name, iter(seconds)
+
+        def run(self, images: NDArray[np.uint8]) -> None:
+            order.append(self.name)
+            clock[0] += next(self.seconds)
+
+    monkeypatch.setattr(placement, "_TRIES", 2)
+    monkeypatch.setattr("service.placement.time.perf_counter", lambda: clock[0])
+    ways: Any = {"a": Taking("a", 1, 5, 4), "b": Taking("b", 9, 2, 3)}
+    assert placement._seconds(ways, np.zeros((1, 1, 1, 3), np.uint8)) == {"a": 4, "b": 2}
+    assert order == ["a", "b"] * 3
 
 
 def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
@@ -63,10 +96,17 @@ def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
         place(folder, manifest(folder, "fp32"), Settings(precision="fp16"))
 
 
-def test_auto_says_what_it_took_and_why(folder: Path) -> None:
+def test_auto_says_what_it_took_and_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "cpu", unavailable)
+    monkeypatch.setattr(openvino, "installed_version", unavailable)
     placed = place(folder, read_manifest(folder), Settings(device="auto"))
     assert (placed.device, placed.provider) == ("cpu", "CPUExecutionProvider")
     assert placed.reason.startswith("auto: no CUDA (")
+    assert "no OpenVINO (none in this test); " in placed.reason
+
+
+def unavailable() -> None:
+    raise DeviceUnavailable("none in this test")
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
@@ -100,7 +140,7 @@ def test_cuda_graphs_are_recorded_for_the_fixed_batch_sizes_on_each_gpu(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(cuda, "check", lambda gpus, tensorrt: None)
-    monkeypatch.setattr(placement, "_try_out", lambda session, manifest: None)
+    monkeypatch.setattr(placement, "_try_out", lambda session, manifest, pinned: None)
     monkeypatch.setattr(placement, "CudaGraphs", lambda *arguments: told.append(arguments[3:]))
     place(folder, read_manifest(folder), Settings(device="cuda", device_ids="0,2", cuda_graphs=True, max_batch_size=6))
     assert told == [([6, 3, 1], "cuda", 0), ([6, 3, 1], "cuda", 2)]
@@ -131,7 +171,7 @@ def test_auto_takes_the_cpu_when_the_gpu_loads_the_model_but_fails_to_run_it(
 
 
 def test_what_cuda_is_told() -> None:
-    ((name, options),) = execution_providers("cuda", 1, Settings(), half=True, height=299, width=299)
+    ((name, options),) = execution_providers("cuda", 1, Settings(), precision="fp16", height=299, width=299)
     assert name == "CUDAExecutionProvider"
     assert options["device_id"] == "1"
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
@@ -139,15 +179,16 @@ def test_what_cuda_is_told() -> None:
     assert options["enable_cuda_graph"] == "0"
     assert "gpu_mem_limit" not in options
     settings = Settings(device="cuda", tf32=True, cuda_graphs=True, gpu_memory_limit_mb=2000)
-    ((_, options),) = execution_providers("cuda", 0, settings, half=False, height=299, width=299)
+    ((_, options),) = execution_providers("cuda", 0, settings, precision="fp32", height=299, width=299)
     assert (options["use_tf32"], options["enable_cuda_graph"]) == ("1", "1")
     assert options["gpu_mem_limit"] == "2000000000"
 
 
-def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    settings = Settings(max_batch_size=8)
-    (first, options), (second, _) = execution_providers("tensorrt", 0, settings, half=True, height=299, width=299)
+def test_what_tensorrt_is_told(tmp_path: Path) -> None:
+    settings = Settings(max_batch_size=8, cache=tmp_path)
+    (first, options), (second, _) = execution_providers(
+        "tensorrt", 0, settings, precision="fp16", height=299, width=299
+    )
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["trt_profile_min_shapes"] == "images:1x299x299x3"
     assert options["trt_profile_max_shapes"] == "images:8x299x299x3"
@@ -156,11 +197,11 @@ def test_what_tensorrt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert Path(options["trt_engine_cache_path"]).is_dir()
 
 
-def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".cache").write_text("in the way of a folder")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DeviceUnavailable, match=r"keeps its engines in .*: "):
-        execution_providers("tensorrt", 0, Settings(), half=True, height=299, width=299)
+def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way of a folder")
+    settings = Settings(cache=tmp_path / "cache")
+    with pytest.raises(DeviceUnavailable, match=r"keeps its engines in .*/cache, which can't be written to"):
+        execution_providers("tensorrt", 0, settings, precision="fp16", height=299, width=299)
 
 
 def test_each_stream_gets_a_session_with_its_share_of_the_threads(

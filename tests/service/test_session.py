@@ -12,7 +12,7 @@ from service.providers import CPU, execution_providers
 from service.session import Session
 from service.settings import Settings
 
-CUDA = execution_providers("cuda", 0, Settings(), half=False, height=299, width=299)
+CUDA = execution_providers("cuda", 0, Settings(), precision="fp32", height=299, width=299)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ def test_environment_sets_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("DEVICE", "gpu", "'auto', 'cpu', 'cuda' or 'tensorrt'"),
+        ("DEVICE", "gpu", "'auto', 'cpu', 'openvino', 'cuda' or 'tensorrt'"),
         ("DEVICE_IDS", "0,1", "several GPUs need device=cuda"),
         ("DEVICE_IDS", "first", "should match pattern"),
+        ("PRECISION", "bf16", "bf16 needs device=openvino"),
         ("CUDA_GRAPHS", "true", "CUDA graphs need device=cuda"),
         ("PORT", "70000", "65535"),
         ("THREADS", "0", "greater than or equal to 1"),
@@ -67,7 +68,26 @@ def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_streams_share_the_cpus_threads() -> None:
     assert Settings(device="cpu", streams=3).batches_at_a_time == 3
+    assert Settings(device="openvino", streams=2, threads=5).threads_per_stream == 2
+    assert Settings(device="openvino", streams=2, threads=1).threads_per_stream == 1
     assert Settings(device="cuda", device_ids="0,1").batches_at_a_time == 2
     for device in ("auto", "cuda"):
         with pytest.raises(ValidationError, match="several streams need device=cpu"):
             Settings(device=device, streams=2)
+
+
+def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(cache=tmp_path).cache_folder("a") == tmp_path / "a"
+    assert (tmp_path / "a").is_dir()
+    (tmp_path / "file").touch()
+    assert Settings(cache=tmp_path / "file").cache_folder("a") is None
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # these tests may run as root, who may write anywhere
+    assert Settings(cache=tmp_path).cache_folder("a") is None
+
+
+def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert Settings().cache_folder("a") == tmp_path / ".cache" / "inferception" / "a"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert Settings().cache_folder("a") == tmp_path / "mine" / "inferception" / "a"
