@@ -47,8 +47,9 @@ def test_the_service_is_measured_beside_a_plain_server(
     whole = {"fp32 on cpu": 1.0, "int8 on cpu": pytest.approx(3.6)}
     assert found.get("session_over_float") == (whole if "fp32 on cpu" in ways else None)
     assert found["fast_over_exact_decode"] == 0.5
-    assert figures["idle_ms"]["p50"] > figures["idle_ms"]["p50_in_process"] > 0
-    assert figures["idle_ms"]["p99"] >= figures["idle_ms"]["p50"]
+    idle_ms = figures["idle_ms"]
+    assert idle_ms["p99"] >= idle_ms["p50"] > 0
+    assert idle_ms["p50_in_process"] > 0
     assert set(figures["per_s_by_clients"]) == {"1", "16"}
     assert figures["per_s_by_photo"]["300x400"] > 0
     assert min(figures["resident_mb"].values()) > 50
