@@ -10,12 +10,13 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.budget import Budget
 from service.errors import DeviceUnavailable
@@ -24,6 +25,7 @@ from service.manifest import Manifest, checked_file, read_manifest
 from service.placement import Placement, candidates, load, place
 from service.providers import Device
 from service.registry import version_folders
+from service.session import Session
 from service.settings import Settings
 
 log = logging.getLogger("inferception")
@@ -88,10 +90,16 @@ def _bench(folder: Path, settings: Settings, photos: Sequence[bytes]) -> ModelBe
         except DeviceUnavailable as error:
             log.info("not measuring %s: %s", candidate, error)
     log.info("measuring %s in %s", manifest.name, ", ".join(ways))
-    work = {(way, size): _runs(placement, size) for way, placement in ways.items() for size in settings.batch_sizes}
+    at_a_time = len(served.sessions)
     rates: dict[str, dict[int, float]] = {way: {} for way in ways}
-    for (way, size), seconds in alternated(work).items():
-        rates[way][size] = size / seconds
+    with ThreadPoolExecutor(at_a_time) as pool:
+        work = {
+            (way, size): _batches(placement, size, pool)
+            for way, placement in ways.items()
+            for size in settings.batch_sizes
+        }
+        for (way, size), seconds in alternated(work).items():
+            rates[way][size] = size * at_a_time / seconds
     return ModelBench(
         manifest.name,
         manifest.version,
@@ -115,10 +123,11 @@ def alternated(
     return {key: statistics.median(taken[1:]) for key, taken in seconds.items()}
 
 
-def _runs(placement: Placement, size: int) -> Callable[[], object]:
+def _batches(placement: Placement, size: int, pool: Executor) -> Callable[[], object]:
+    """Return what runs a batch on each device or stream, all at a time."""
     session = placement.sessions[0]
     images = np.zeros((size, session.height, session.width, 3), np.uint8)
-    return lambda: session.run(images)
+    return lambda: list(pool.map(lambda session: session.run(images), placement.sessions))
 
 
 def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> dict[str, float]:
@@ -135,27 +144,36 @@ def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Setti
 
 
 def offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> float:
-    """Return images/s when one full batch is decoded while the one before runs: the limit for any server."""
-    size, session = settings.max_batch_size, placement.sessions[0]
-    buffers = np.empty((2, size, session.height, session.width, 3), np.uint8)
-    budget = Budget(settings.max_pixels_in_flight)
-    endless = itertools.cycle(photos)
+    """Return images/s when each device or stream decodes its next full batch while one runs: any server's limit."""
+    size, fast = settings.max_batch_size, settings.decode == "fast"
+    budget, endless = Budget(settings.max_pixels_in_flight), itertools.cycle(photos)
+    streams = [_Stream(session, size) for session in placement.sessions]
 
-    fast = settings.decode == "fast"
+    def decoding(row: NDArray[np.uint8]) -> Future[None]:
+        photo = next(endless)
+        return decoders.submit(decode, photo, row, manifest.preprocessing, settings.max_pixels, budget, fast)
 
-    def decoding(buffer: int) -> list[Future[None]]:
-        return [
-            pool.submit(decode, next(endless), row, manifest.preprocessing, settings.max_pixels, budget, fast)
-            for row in buffers[buffer]
-        ]
-
-    with ThreadPoolExecutor(settings.decode_threads) as pool:
-        done, start, ready = 0, time.perf_counter(), decoding(0)
-        while (elapsed := time.perf_counter() - start) < OFFLINE_S:
+    def keep_busy(stream: _Stream) -> None:
+        ready = [decoding(row) for row in stream.buffers[0]]
+        while time.perf_counter() - start < OFFLINE_S:
             for future in ready:
                 future.result()
-            full = done // size % 2
-            ready = decoding(1 - full)
-            session.run(buffers[full])
-            done += size
-    return done / elapsed
+            full, empty = stream.buffers
+            ready = [decoding(row) for row in empty]
+            stream.session.run(full)
+            stream.buffers, stream.done = (empty, full), stream.done + size
+
+    with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(len(streams)) as runners:
+        start = time.perf_counter()
+        list(runners.map(keep_busy, streams))
+        return sum(stream.done for stream in streams) / (time.perf_counter() - start)
+
+
+class _Stream:
+    """Batches one after another: a buffer that runs, and one that is being filled."""
+
+    def __init__(self, session: Session, size: int) -> None:
+        self.session = session
+        self.done = 0
+        first, second = np.empty((2, size, session.height, session.width, 3), np.uint8)
+        self.buffers = (first, second)

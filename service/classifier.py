@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,15 +127,17 @@ class Classifier:
     def _warm_up(self, sizes: list[int]) -> dict[int, float]:
         """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
 
-        Returns the seconds of each size, on the slowest device. The largest runs first, and pays for the memory that
-        all of them use; on a GPU each runs twice, since the first time chooses its kernels.
+        Returns the seconds of each size, on the slowest device, while all devices or streams are busy. The largest
+        runs first, and pays for the memory that all of them use; where kernels are chosen the first time that a size
+        runs, each runs twice.
         """
+        sessions = self.placement.sessions
+        times = 1 if self.placement.device == "cpu" else 2
         seconds: dict[int, float] = {}
-        for session in self.placement.sessions:
+        with ThreadPoolExecutor(len(sessions)) as at_a_time:
             for size in sizes:
-                if self.placement.device != "cpu":
-                    self._run_golden(size, session)
-                seconds[size] = max(seconds.get(size, 0.0), self._run_golden(size, session))
+                for _ in range(times):
+                    seconds[size] = max(at_a_time.map(functools.partial(self._run_golden, size), sessions))
         return seconds
 
     def _run_golden(self, size: int, session: Runs) -> float:

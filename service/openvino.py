@@ -30,8 +30,8 @@ def cpu() -> ort.OrtEpDevice:
     raise DeviceUnavailable("OpenVINO does not support this CPU: it takes Intel's")
 
 
-def options(threads: int, precision: str, cache: Path | None) -> dict[str, str]:
-    """Return the provider's options for batches that run one at a time on ``threads`` threads.
+def options(threads: int, streams: int, precision: str, cache: Path | None) -> dict[str, str]:
+    """Return the provider's options for ``streams`` batches at a time that share ``threads`` threads.
 
     OpenVINO would pick bfloat16 by itself where it deems that faster; here the float32 parts of a graph are computed in
     it only for ``precision="bf16"``. What it compiles is kept in the folder ``cache`` for the next start.
@@ -39,7 +39,7 @@ def options(threads: int, precision: str, cache: Path | None) -> dict[str, str]:
     config = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": str(threads),
-        "NUM_STREAMS": "1",
+        "NUM_STREAMS": str(streams),
         # Decoders use the cores, too: pinned, a thread would wait for one while another core is free.
         "ENABLE_CPU_PINNING": "NO",
     }

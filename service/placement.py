@@ -38,7 +38,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A model in one precision on its device: its sessions, one on each GPU or for each CPU stream, and why so."""
+    """A model in one precision on its device, and why so.
+
+    ``sessions`` has one for each batch that runs at a time: each GPU's own, or the same for all of the CPU's streams.
+    """
 
     device: Device
     precision: str
@@ -111,8 +114,10 @@ def load(folder: Path, manifest: Manifest, settings: Settings, candidate: Candid
     """Make the sessions of one candidate. Raises InvalidManifest or DeviceUnavailable."""
     device = candidate.device
     model = checked_file(folder, candidate.variant)
+    # Each batch that runs brings a thread of its own; the rest are the session's.
+    threads = 1 if device in GPUS else settings.threads - settings.batches_at_a_time + 1
     sessions = []
-    for device_id in settings.gpus if device in GPUS else [0] * settings.streams:
+    for device_id in settings.gpus if device in GPUS else [0]:
         providers = execution_providers(
             device,
             device_id,
@@ -122,14 +127,15 @@ def load(folder: Path, manifest: Manifest, settings: Settings, candidate: Candid
             width=manifest.input.width,
         )
         session = (
-            CudaGraphs(model, providers, settings.threads_per_stream, settings.batch_sizes, device, device_id)
+            CudaGraphs(model, providers, threads, settings.batch_sizes, device, device_id)
             if settings.cuda_graphs
-            else Session(model, providers, settings.threads_per_stream)
+            else Session(model, providers, threads)
         )
         if device != "cpu":
             _try_out(session, manifest, pinned=device in GPUS)
         sessions.append(session)
-    return Placement(device, candidate.precision, candidate.variant, sessions, reason)
+    shared = settings.batches_at_a_time // len(sessions)
+    return Placement(device, candidate.precision, candidate.variant, sessions * shared, reason)
 
 
 def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequence[Device], reason: str) -> Placement:
@@ -148,7 +154,7 @@ def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequ
     depends_on = {
         "files": {name: candidate.variant.sha256 for name, candidate in found.items()},
         "libraries": [ort.__version__, openvino.installed_version() if "openvino" in devices else None],
-        "threads": [settings.threads, settings.streams],
+        "threads": [settings.threads, settings.batches_at_a_time],
     }
     choice = choices.recall(depends_on)
     if choice is None:

@@ -27,7 +27,8 @@ def execution_providers(
         return CPU
     if device == "openvino":
         cache = settings.cache_folder("openvino")
-        return [(openvino.PROVIDER, openvino.options(settings.threads_per_stream, precision, cache))]
+        told = openvino.options(settings.threads, settings.batches_at_a_time, precision, cache)
+        return [(openvino.PROVIDER, told)]
     cuda = {
         "device_id": str(device_id),
         # Kernels are chosen by cuDNN's rules, in no time. EXHAUSTIVE would try all of them, again for each batch size.

@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import onnxruntime as ort
@@ -20,19 +22,24 @@ from service import openvino
 from service.errors import DeviceUnavailable, InferenceFailed, InvalidManifest
 from service.providers import CPU, Provider
 
+_CPUS = (CPU[0][0], openvino.PROVIDER)
+
 
 class Session:
-    """One model on one device. ``run`` may be called from any thread, one call at a time.
+    """One model on one device. ``run`` may be called from several threads: on a CPU at a time, on a GPU in turn.
 
     ``provider`` is ONNX Runtime's name of where the model runs, and ``nodes`` counts the graph's nodes by provider as
     ONNX Runtime assigned them.
     """
 
     def __init__(self, model: Path, providers: Sequence[Provider], threads: int) -> None:
-        """Load the ONNX file ``model``. Raises DeviceUnavailable, or InvalidManifest for a bad file."""
+        """Load the ONNX file ``model``; on a CPU ``threads`` compute, the caller's among them.
+
+        Raises DeviceUnavailable, or InvalidManifest for a bad file.
+        """
         self._session = _create(model, providers, threads)
-        self._binding = self._session.io_binding()
         self.provider: str = self._session.get_providers()[0]
+        self._turn = nullcontext() if providers[0][0] in _CPUS else Lock()
         self.nodes = _nodes(self._session, providers)
         shape = self._session.get_inputs()[0].shape  # ["batch", height, width, 3]
         self.height, self.width = int(shape[1]), int(shape[2])
@@ -41,10 +48,12 @@ class Session:
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 ``[n, height, width, 3]`` RGB to float32 probabilities ``[n, classes]``, off the GIL."""
         # Bound, the images go to the device straight from where they were decoded, which on a GPU is pinned memory.
-        self._binding.bind_cpu_input("images", images)
-        self._binding.bind_output("probabilities", "cpu")
-        self._session.run_with_iobinding(self._binding)
-        probabilities: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0]
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("images", images)
+        binding.bind_output("probabilities", "cpu")
+        with self._turn:
+            self._session.run_with_iobinding(binding)
+        probabilities: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         if probabilities.shape != (len(images), self.classes):
             raise InferenceFailed(f"{len(images)} images went in, an array {probabilities.shape} came out")
         return probabilities

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
     streams: int = Field(
-        1, ge=1, description="batches that share them, at a time: more answers, each slower; needs cpu or openvino"
+        1, ge=1, description="batches that share them, at a time: more answers under load, a lone one slower"
     )
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
@@ -85,9 +85,11 @@ class Settings(BaseSettings):
 
     @field_validator("streams")
     @classmethod
-    def _streams_need_the_cpu(cls, streams: int, info: ValidationInfo) -> int:
-        if streams > 1 and info.data.get("device") not in ("cpu", "openvino"):
-            raise ValueError("several streams need device=cpu or device=openvino")
+    def _streams_share_the_cpu(cls, streams: int, info: ValidationInfo) -> int:
+        if streams > 1 and info.data.get("device") in ("cuda", "tensorrt"):
+            raise ValueError("streams are the CPU's; device_ids says how many batches run on GPUs")
+        if streams > info.data.get("threads", streams):
+            raise ValueError("there are fewer threads than streams")
         return streams
 
     @field_validator("precision")
@@ -119,14 +121,11 @@ class Settings(BaseSettings):
         return folder if os.access(folder, os.W_OK) else None
 
     @property
-    def threads_per_stream(self) -> int:
-        """How many threads each of the CPU's streams has."""
-        return max(1, self.threads // self.streams)
-
-    @property
     def batches_at_a_time(self) -> int:
         """How many batches run at a time: one on each GPU, or on each of the CPU's streams."""
-        return max(len(self.gpus), self.streams)
+        if self.device in ("cuda", "tensorrt"):
+            return len(self.gpus)
+        return self.streams
 
     @property
     def gpus(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_answers_are_the_cpus(
     folder: Path, cache: Path, photos: NDArray[np.uint8], precision: str, least: float, most: float
 ) -> None:
     ours = placed(folder, cache, device="openvino", precision=precision)
-    (session,) = ours.sessions
+    session = ours.sessions[0]
     assert (ours.precision, ours.provider) == (precision, openvino.PROVIDER)
     assert set(ours.nodes) == {openvino.PROVIDER}
     file = "fp32" if precision == "bf16" else precision
@@ -78,9 +79,14 @@ def test_answers_are_the_cpus(
 
 
 @with_openvino
-def test_each_stream_has_a_session(folder: Path, cache: Path) -> None:
+def test_streams_run_at_a_time_in_one_session(folder: Path, cache: Path, photos: NDArray[np.uint8]) -> None:
     ours = placed(folder, cache, device="openvino", precision="int8", streams=2, threads=2)
-    assert len(ours.sessions) == 2
+    session, same = ours.sessions
+    assert session is same
+    expected = session.run(photos)
+    with ThreadPoolExecutor(2) as at_a_time:
+        for found in at_a_time.map(session.run, [photos] * 6):
+            assert np.array_equal(found, expected)
 
 
 @with_openvino
@@ -93,7 +99,7 @@ def test_what_is_compiled_is_kept_for_each_set_of_weights(
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[::-1].copy() + 1.0, bias.name))
     changed = tmp_path / "changed.onnx"
     onnx.save(model, changed)
-    kept = [(openvino.PROVIDER, openvino.options(2, "fp32", tmp_path / "cache"))]
+    kept = [(openvino.PROVIDER, openvino.options(2, 1, "fp32", tmp_path / "cache"))]
     for file, blobs in ((folder / "fp32.onnx", 1), (changed, 2), (folder / "fp32.onnx", 2)):
         found = Session(file, kept, threads=2).run(photos)
         assert np.abs(found - Session(file, CPU, threads=2).run(photos)).max() < 1e-4
@@ -127,11 +133,11 @@ def test_a_server_says_that_it_computes_in_bf16(
 
 
 def test_what_it_is_told(tmp_path: Path) -> None:
-    assert openvino.options(3, "int8", tmp_path) == {
-        "load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3", "NUM_STREAMS": "1", '
+    assert openvino.options(3, 2, "int8", tmp_path) == {
+        "load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3", "NUM_STREAMS": "2", '
         f'"ENABLE_CPU_PINNING": "NO", "CACHE_DIR": "{tmp_path}"}}}}'
     }
-    told = openvino.options(1, "bf16", None)["load_config"]
+    told = openvino.options(1, 1, "bf16", None)["load_config"]
     assert '"INFERENCE_PRECISION_HINT": "bf16"' in told
     assert "CACHE_DIR" not in told
 

@@ -204,16 +204,19 @@ def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> N
         execution_providers("tensorrt", 0, settings, precision="fp16", height=299, width=299)
 
 
-def test_each_stream_gets_a_session_with_its_share_of_the_threads(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("streams", "told"), [(1, 5), (2, 4), (5, 1)])
+def test_streams_share_a_session_and_its_threads(
+    folder: Path, streams: int, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
+    """The session's threads and one of each batch that runs are as many as may compute."""
+    threads = []
 
     class Recorded:
-        def __init__(self, model: Path, providers: Any, threads: int) -> None:
-            told.append(threads)
+        def __init__(self, model: Path, providers: Any, count: int) -> None:
+            threads.append(count)
 
     monkeypatch.setattr(placement, "Session", Recorded)
-    settings = Settings(device="cpu", precision="fp32", threads=5, streams=2)
-    assert len(place(folder, read_manifest(folder), settings).sessions) == 2
-    assert told == [2, 2]
+    settings = Settings(device="cpu", precision="fp32", threads=5, streams=streams)
+    sessions = place(folder, read_manifest(folder), settings).sessions
+    assert threads == [told]
+    assert sessions == [sessions[0]] * streams

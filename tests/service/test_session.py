@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,12 @@ def test_a_damaged_file_is_an_error_not_a_crash(xception: Path, tmp_path: Path) 
     half.write_bytes(xception.read_bytes()[: xception.stat().st_size // 2])
     with pytest.raises(InvalidManifest, match="can't load"):
         Session(half, CPU, threads=1)
+
+
+def test_batches_run_at_a_time_in_one_session(xception: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 299, 299, 3), np.uint8)
+    loaded = Session(xception, CPU, threads=1)
+    expected = [loaded.run(images[i : i + 1]) for i in range(4)]
+    with ThreadPoolExecutor(2) as at_a_time:
+        found = at_a_time.map(loaded.run, [images[i : i + 1] for i in range(4)])
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))

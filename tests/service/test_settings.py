@@ -67,13 +67,18 @@ def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_streams_share_the_cpus_threads() -> None:
-    assert Settings(device="cpu", streams=3).batches_at_a_time == 3
-    assert Settings(device="openvino", streams=2, threads=5).threads_per_stream == 2
-    assert Settings(device="openvino", streams=2, threads=1).threads_per_stream == 1
+    for device in ("auto", "cpu", "openvino"):
+        assert Settings(device=device, threads=4).batches_at_a_time == 1
+        assert Settings(device=device, threads=4, streams=3).batches_at_a_time == 3
+    with pytest.raises(ValidationError, match="fewer threads than streams"):
+        Settings(threads=1, streams=2)
+
+
+def test_gpus_run_a_batch_each() -> None:
+    assert Settings(device="cuda", threads=4).batches_at_a_time == 1
     assert Settings(device="cuda", device_ids="0,1").batches_at_a_time == 2
-    for device in ("auto", "cuda"):
-        with pytest.raises(ValidationError, match="several streams need device=cpu"):
-            Settings(device=device, streams=2)
+    with pytest.raises(ValidationError, match="streams are the CPU's"):
+        Settings(device="cuda", streams=2)
 
 
 def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
