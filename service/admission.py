@@ -46,7 +46,9 @@ class Answer:
 class Lane:
     """One model's way through the devices: its session on each, its queue, its pixels.
 
-    ``probe`` runs one known image on a session in the calling thread, and raises unless the answer is right.
+    Where devices are streams of one CPU, ``whole`` is a session that takes all of them, for when they have nothing else
+    to do; without ``sessions`` every batch does. ``probe`` runs one known image on a session in the calling thread, and
+    raises unless the answer is right.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Lane:
     pixels: PixelSlab
     probe: Callable[[Runs], object]
     breaker: Breaker = field(default_factory=Breaker)
+    whole: Runs | None = None
 
 
 @dataclass(eq=False)

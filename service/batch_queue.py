@@ -61,13 +61,12 @@ class BatchQueue(Generic[T]):
         return len(self._waiting)
 
     def __repr__(self) -> str:
-        decoded = sum(ticket.decoded for ticket in self._waiting)
-        return f"BatchQueue({decoded} decoded of {len(self)} waiting, {self.cost!r})"
+        return f"BatchQueue({self.ready} decoded of {len(self)} waiting, {self.cost!r})"
 
     @property
-    def runnable(self) -> bool:
-        """Whether a batch could start now."""
-        return any(ticket.decoded for ticket in self._waiting)
+    def ready(self) -> int:
+        """How many tickets could run now."""
+        return sum(ticket.decoded for ticket in self._waiting)
 
     def backlog(self, priority: Priority = Priority.LOW) -> float:
         """Return the predicted seconds of all that waits and would run before a new ticket of ``priority``."""

@@ -2,6 +2,9 @@
 
 The rules:
 - One batch runs on a device at a time, whichever model it is of. An idle device starts at once.
+- Streams of one CPU are devices that slow each other down. So a batch has all of them, and all threads, unless so much
+  waits that they can be kept busy with full batches. Then each runs its own, and none has to wait for another's
+  threads, which decoding and the event loop interrupt all the time.
 - A lane whose batches keep failing takes no more work until a probe of its own succeeds.
 """
 
@@ -12,12 +15,13 @@ import functools
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.admission import Admission, Answer, Lane
+from service.admission import Admission, Answer, Lane, Runs
 from service.batch_queue import Batch, Priority, Ticket
 from service.device_share import DeviceShare
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
@@ -31,6 +35,7 @@ class Batcher:
     """Runs the batches of all lanes on one device, or on several, each with a session of every lane."""
 
     def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float, devices: int = 1) -> None:
+        self._devices = devices
         self._metrics = metrics
         self._probe_interval_s = probe_interval_s
         self._decoders = ThreadPoolExecutor(decode_threads, "decode")
@@ -40,7 +45,7 @@ class Batcher:
 
     def add(self, lane: Lane) -> None:
         """Serve one more model."""
-        self._share.add(lane, lane.queue)
+        self._share.add(lane, lane.queue, holds=1 if lane.sessions else self._devices)
 
     def check(self, lane: Lane, deadline: float, priority: Priority) -> None:
         """Raise what ``admit`` would raise now. Costs nothing, so it comes before a body is read."""
@@ -87,6 +92,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while (lane := self._share.next()) is not None:
+            if not self._may_start(lane):
+                return False
+            whole = self._takes_all(lane)
             batch = lane.queue.take(now, self._share.longest(lane, now))
             for ticket in batch.dropped:
                 if not ticket.answer.done():
@@ -95,38 +103,51 @@ class Batcher:
                 break
         else:
             return False
-        device = self._idle.popleft()
+        devices = [self._idle.popleft() for _ in range(self._devices if whole else 1)]
+        session = lane.whole if whole and lane.whole is not None else lane.sessions[devices[0]]
         span = BatchSpan(lane.name, len(batch.tickets), batch.size)
         for ticket in batch.tickets:
             ticket.taken_by_device(span)
-        self._share.started(lane, batch.size, now, device)
-        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, device)
-        finished = functools.partial(self._finished, lane, device, batch, span, time.perf_counter())
-        run = self._runners[device].submit(lane.sessions[device].run, pixels)
+        self._share.started(lane, batch.size, now, devices)
+        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, devices[0])
+        finished = functools.partial(self._finished, lane, devices, batch, span, time.perf_counter())
+        run = self._runners[devices[0]].submit(session.run, pixels)
         # Straight back to the loop: run_in_executor's future would take another turn of it.
         run.add_done_callback(functools.partial(loop.call_soon_threadsafe, finished))
         return True
 
+    def _may_start(self, lane: Lane) -> bool:
+        """Return whether the next batch of ``lane`` may start on what is idle; it isn't overtaken if it may not."""
+        if lane.whole is None or len(self._idle) == self._devices:
+            return True
+        return bool(lane.sessions) and lane.queue.ready >= lane.queue.cost.sizes[-1]
+
+    def _takes_all(self, lane: Lane) -> bool:
+        """Return whether the next batch of ``lane`` gets all streams, since the others would have too little to do."""
+        if lane.whole is None or len(self._idle) < self._devices:
+            return False
+        return not lane.sessions or lane.queue.ready < 1.5 * lane.queue.cost.sizes[-1]
+
     def _finished(
         self,
         lane: Lane,
-        device: int,
+        devices: Sequence[int],
         batch: Batch[Admission],
         span: BatchSpan,
         started: float,
         run: Future[NDArray[np.float32]],
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
-        self._idle.append(device)
+        self._idle.extend(devices)
         error = run.exception()
         if error is None and len(run.result()) != batch.size:
             error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
         span.end(error)
-        predicted = lane.queue.cost.seconds(batch.size)
+        predicted = self._share.seconds(lane, batch.size, len(devices))
         if error is None:
-            lane.queue.cost.observe(batch.size, seconds)
-            lane.breaker.succeeded(device)
-        elif lane.breaker.failed(str(error), device):
+            lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
+            lane.breaker.succeeded(devices[0])
+        elif lane.breaker.failed(str(error), devices[0]):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
@@ -162,19 +183,21 @@ class Batcher:
     def _probe_later(self, lane: Lane) -> None:
         asyncio.get_running_loop().call_later(self._probe_interval_s, self._probe, lane)
 
-    def _probe(self, lane: Lane, device: int = 0) -> None:
+    def _probe(self, lane: Lane, number: int = 0) -> None:
+        session = _every(lane)[number]
         # The runner's only thread keeps the probe from running beside a batch.
-        probe = asyncio.get_running_loop().run_in_executor(self._runners[device], lane.probe, lane.sessions[device])
-        probe.add_done_callback(functools.partial(self._probed, lane, device))
+        runner = self._runners[number % self._devices]
+        probe = asyncio.get_running_loop().run_in_executor(runner, lane.probe, session)
+        probe.add_done_callback(functools.partial(self._probed, lane, number))
 
-    def _probed(self, lane: Lane, device: int, probe: asyncio.Future[object]) -> None:
+    def _probed(self, lane: Lane, number: int, probe: asyncio.Future[object]) -> None:
         if probe.cancelled():
             return
         if probe.exception() is not None:
             self._probe_later(lane)
             return
-        if device + 1 < len(lane.sessions):
-            self._probe(lane, device + 1)
+        if number + 1 < len(_every(lane)):
+            self._probe(lane, number + 1)
             return
         lane.breaker.close()
         log.info("%s is ready again: its probe was answered right", lane.name)
@@ -184,3 +207,7 @@ class Batcher:
         self._decoders.shutdown(cancel_futures=True)
         for runner in self._runners:
             runner.shutdown(cancel_futures=True)
+
+
+def _every(lane: Lane) -> Sequence[Runs]:
+    return lane.sessions if lane.whole is None else [*lane.sessions, lane.whole]

@@ -147,7 +147,7 @@ def offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[byte
     """Return images/s when each device or stream decodes its next full batch while one runs: any server's limit."""
     size, fast = settings.max_batch_size, settings.decode == "fast"
     budget, endless = Budget(settings.max_pixels_in_flight), itertools.cycle(photos)
-    streams = [_Stream(session, size) for session in placement.sessions]
+    streams = [_Stream(session, size) for session in placement.streams or placement.sessions]
 
     def decoding(row: NDArray[np.uint8]) -> Future[None]:
         photo = next(endless)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,22 +56,27 @@ class Classifier:
         self._max_pixels, self._fast = settings.max_pixels, settings.decode == "fast"
         self._pixels_in_flight = pixels_in_flight
         self._golden = self._read_golden()
-        self.warm_up_s = self._warm_up(settings.batch_sizes)
-        running = settings.max_batch_size * len(self.placement.sessions)
+        self.warm_up_s = self._warm_up(settings.batch_sizes, self.placement.sessions)
+        streams = self.placement.streams
+        cost = CostModel(self._warm_up(settings.batch_sizes, streams) if streams else self.warm_up_s)
+        devices = settings.batches_at_a_time
+        each = self.placement.sessions if len(self.placement.sessions) == devices else streams
+        running = settings.max_batch_size * devices
         rows = settings.max_queue_size + running + settings.decode_threads
         self.lane = Lane(
             self.manifest.name,
-            self.placement.sessions,
-            BatchQueue(CostModel(self.warm_up_s), settings.max_queue_size),
+            each,
+            BatchQueue(cost, settings.max_queue_size),
             PixelSlab(
                 rows,
                 settings.max_batch_size,
                 self.manifest.input.height,
                 self.manifest.input.width,
-                devices=len(self.placement.sessions),
+                devices=devices,
                 pin=cuda.pin if self.placement.on_gpu else None,
             ),
             probe=lambda session: self._run_golden(1, session),
+            whole=None if each is self.placement.sessions else self.placement.sessions[0],
         )
         self._batcher = batcher
 
@@ -124,14 +130,13 @@ class Classifier:
             self._decode(checked_file(self.folder, sample).read_bytes(), pixels)
         return golden
 
-    def _warm_up(self, sizes: list[int]) -> dict[int, float]:
+    def _warm_up(self, sizes: Sequence[int], sessions: Sequence[Runs]) -> dict[int, float]:
         """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
 
-        Returns the seconds of each size, on the slowest device, while all devices or streams are busy. The largest
-        runs first, and pays for the memory that all of them use; where kernels are chosen the first time that a size
-        runs, each runs twice.
+        Returns the seconds of each size while all ``sessions`` are busy, on the slowest. The largest runs first, and
+        pays for the memory that all of them use; where kernels are chosen the first time that a size runs, each runs
+        twice.
         """
-        sessions = self.placement.sessions
         times = 1 if self.placement.device == "cpu" else 2
         seconds: dict[int, float] = {}
         with ThreadPoolExecutor(len(sessions)) as at_a_time:

@@ -12,7 +12,7 @@ run a batch so long that the others notice.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Any, Generic, TypeVar
 
 from service.batch_queue import BatchQueue, Priority
@@ -28,29 +28,36 @@ class DeviceShare(Generic[K]):
 
     def __init__(self, devices: int = 1) -> None:
         self._queues: dict[K, BatchQueue[Any]] = {}
+        self._holds: dict[K, int] = {}
         self._virtual: dict[K, float] = {}
         self._ran_at: dict[K, float] = {}
         self._present = 0.0
         self._free_at = [0.0] * devices
 
-    def add(self, key: K, queue: BatchQueue[Any]) -> None:
-        """Let ``queue`` share the device."""
+    def add(self, key: K, queue: BatchQueue[Any], holds: int = 1) -> None:
+        """Let ``queue`` share the devices; its costs are those of a batch that holds so many of them at a time."""
         self._queues[key] = queue
+        self._holds[key] = holds
         self._virtual[key] = self._present
 
     def next(self) -> K | None:
         """Return the queue that may run now, or None when none has a decoded ticket."""
-        runnable = [key for key, queue in self._queues.items() if queue.runnable]
+        runnable = [key for key, queue in self._queues.items() if queue.ready]
         if not runnable:
             return None
         return min(runnable, key=lambda key: max(self._virtual[key], self._present))
 
-    def started(self, key: K, size: int, now: float, device: int = 0) -> None:
-        """Charge a batch of ``size`` at its predicted cost, and hold ``device`` for so long."""
-        seconds = self._queues[key].cost.seconds(size)
+    def seconds(self, key: K, size: int, devices: int = 1) -> float:
+        """Return the predicted time of a batch on so many devices: half on twice as many."""
+        return self._queues[key].cost.seconds(size) * self._holds[key] / devices
+
+    def started(self, key: K, size: int, now: float, devices: Collection[int] = (0,)) -> None:
+        """Charge a batch of ``size`` at its predicted cost, and hold ``devices`` for so long."""
+        seconds = self.seconds(key, size, len(devices))
         self._present = max(self._virtual[key], self._present)
-        self._virtual[key] = self._present + seconds
-        self._free_at[device] = now + seconds
+        self._virtual[key] = self._present + seconds * len(devices)
+        for device in devices:
+            self._free_at[device] = now + seconds
         self._ran_at[key] = now
 
     def longest(self, key: K, now: float) -> float:
@@ -58,7 +65,7 @@ class DeviceShare(Generic[K]):
         others = [
             queue.cost.seconds(1)
             for other, queue in self._queues.items()
-            if other != key and (queue.runnable or now - self._ran_at.get(other, -math.inf) < _IN_USE_S)
+            if other != key and (queue.ready or now - self._ran_at.get(other, -math.inf) < _IN_USE_S)
         ]
         return _NOTICE * min(others, default=math.inf)
 
@@ -68,8 +75,9 @@ class DeviceShare(Generic[K]):
         The rest of the batch that runs, what is ahead in its own queue, and of every other queue as much as a fair
         share lets run in that time. Several devices take on all that work as they become free, the first free first.
         """
-        own = self._queues[key].backlog(priority)
-        share = own + self._queues[key].cost.seconds(1)
-        others = sum(min(queue.backlog(), share) for other, queue in self._queues.items() if other != key)
+        own = self._queues[key].backlog(priority) * self._holds[key]
+        share = own + self.seconds(key, 1)
+        waiting = {other: queue.backlog() * self._holds[other] for other, queue in self._queues.items()}
+        others = sum(min(work, share) for other, work in waiting.items() if other != key)
         busy = sorted(max(0.0, free_at - now) for free_at in self._free_at)
         return min((sum(busy[:devices]) + own + others) / devices for devices in range(1, len(busy) + 1))

@@ -40,13 +40,15 @@ class Candidate:
 class Placement:
     """A model in one precision on its device, and why so.
 
-    ``sessions`` has one for each batch that runs at a time: each GPU's own, or the same for all of the CPU's streams.
+    ``sessions`` has one for each GPU, or one for the whole CPU. ``streams`` has one for each part of a CPU that may run
+    a batch of its own.
     """
 
     device: Device
     precision: str
     variant: Variant
     sessions: list[Session]
+    streams: list[Session]
     reason: str
 
     def __str__(self) -> str:
@@ -114,28 +116,38 @@ def load(folder: Path, manifest: Manifest, settings: Settings, candidate: Candid
     """Make the sessions of one candidate. Raises InvalidManifest or DeviceUnavailable."""
     device = candidate.device
     model = checked_file(folder, candidate.variant)
-    # Each batch that runs brings a thread of its own; the rest are the session's.
-    threads = 1 if device in GPUS else settings.threads - settings.batches_at_a_time + 1
-    sessions = []
-    for device_id in settings.gpus if device in GPUS else [0]:
+
+    def session(device_id: int, streams: int) -> Session:
         providers = execution_providers(
             device,
             device_id,
             settings,
+            streams=streams,
             precision=candidate.precision,
             height=manifest.input.height,
             width=manifest.input.width,
         )
-        session = (
+        threads = settings.threads // streams
+        made = (
             CudaGraphs(model, providers, threads, settings.batch_sizes, device, device_id)
             if settings.cuda_graphs
             else Session(model, providers, threads)
         )
         if device != "cpu":
-            _try_out(session, manifest, pinned=device in GPUS)
-        sessions.append(session)
-    shared = settings.batches_at_a_time // len(sessions)
-    return Placement(device, candidate.precision, candidate.variant, sessions * shared, reason)
+            _try_out(made, manifest, pinned=device in GPUS)
+        return made
+
+    if device in GPUS:
+        sessions = [session(device_id, 1) for device_id in settings.gpus]
+        return Placement(device, candidate.precision, candidate.variant, sessions, [], reason)
+    streams = settings.batches_at_a_time
+    narrow = []
+    # The weights are there once more: a quarter of the bytes in int8, too many of them in float.
+    if streams > 1 and candidate.variant.precision == "int8":
+        # Sessions of one thread, and OpenVINO's of several streams, run several batches at a time.
+        shared = settings.threads == streams or device == "openvino"
+        narrow = [session(0, streams)] * streams if shared else [session(0, streams) for _ in range(streams)]
+    return Placement(device, candidate.precision, candidate.variant, [session(0, 1)], narrow, reason)
 
 
 def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequence[Device], reason: str) -> Placement:

@@ -17,17 +17,18 @@ GPUS: Collection[Device] = ("cuda", "tensorrt")
 
 
 def execution_providers(
-    device: Device, device_id: int, settings: Settings, *, precision: str, height: int, width: int
+    device: Device, device_id: int, settings: Settings, *, precision: str, height: int, width: int, streams: int = 1
 ) -> Sequence[Provider]:
     """Return the providers that may run a model's nodes, best first, for sessions on GPU ``device_id``.
 
-    ``precision`` is what the model computes in, ``height`` and ``width`` are its images'.
+    ``precision`` is what the model computes in, ``height`` and ``width`` are its images'. The CPU has so many
+    ``streams``.
     """
     if device == "cpu":
         return CPU
     if device == "openvino":
         cache = settings.cache_folder("openvino")
-        told = openvino.options(settings.threads, settings.batches_at_a_time, precision, cache)
+        told = openvino.options(settings.threads, streams, precision, cache)
         return [(openvino.PROVIDER, told)]
     cuda = {
         "device_id": str(device_id),

@@ -55,9 +55,7 @@ class Settings(BaseSettings):
     gpu_memory_limit_mb: int | None = Field(None, ge=1, description="memory that one model may take on one GPU")
     decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
-    streams: int = Field(
-        1, ge=1, description="batches that share them, at a time: more answers under load, a lone one slower"
-    )
+    streams: int = Field(2, ge=1, description="batches that share them, at a time, while there is enough to do")
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
@@ -82,15 +80,6 @@ class Settings(BaseSettings):
         if len(set(numbers := device_ids.split(","))) < len(numbers):
             raise ValueError("a GPU is named twice")
         return device_ids
-
-    @field_validator("streams")
-    @classmethod
-    def _streams_share_the_cpu(cls, streams: int, info: ValidationInfo) -> int:
-        if streams > 1 and info.data.get("device") in ("cuda", "tensorrt"):
-            raise ValueError("streams are the CPU's; device_ids says how many batches run on GPUs")
-        if streams > info.data.get("threads", streams):
-            raise ValueError("there are fewer threads than streams")
-        return streams
 
     @field_validator("precision")
     @classmethod
@@ -125,7 +114,7 @@ class Settings(BaseSettings):
         """How many batches run at a time: one on each GPU, or on each of the CPU's streams."""
         if self.device in ("cuda", "tensorrt"):
             return len(self.gpus)
-        return self.streams
+        return min(self.streams, self.threads)
 
     @property
     def gpus(self) -> list[int]:

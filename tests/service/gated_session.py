@@ -57,20 +57,27 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def lane(*sessions: GatedSession, max_queue: int = 20, rows: int = 40, seconds: float = 0.001) -> Lane:
+def lane(
+    *sessions: GatedSession,
+    whole: GatedSession | None = None,
+    devices: int = 0,
+    max_queue: int = 20,
+    rows: int = 40,
+    seconds: float = 0.001,
+) -> Lane:
     cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
-    pixels = PixelSlab(rows, 8, 1, 1, devices=len(sessions))
-    return Lane("fake", sessions, BatchQueue[Admission](cost, max_queue), pixels, probe)
+    pixels = PixelSlab(rows, 8, 1, 1, devices=devices or len(sessions))
+    return Lane("fake", sessions, BatchQueue[Admission](cost, max_queue), pixels, probe, whole=whole)
 
 
 @asynccontextmanager
-async def batching(*lanes: Lane, decode_threads: int = 2) -> AsyncIterator[Batcher]:
-    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001, devices=len(lanes[0].sessions))
+async def batching(*lanes: Lane, decode_threads: int = 2, devices: int = 0) -> AsyncIterator[Batcher]:
+    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001, devices=devices or len(lanes[0].sessions))
     for one in lanes:
         batcher.add(one)
     yield batcher
     for one in lanes:
-        for session in one.sessions:
+        for session in (*one.sessions, *([one.whole] if one.whole else [])):
             assert isinstance(session, GatedSession)
             session.gate.release(1000)
     await asyncio.to_thread(batcher.close)

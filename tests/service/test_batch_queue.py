@@ -22,7 +22,7 @@ def test_undecoded_tickets_wait() -> None:
     waiting = queue()
     ticket = Ticket(deadline=100.0)
     waiting.offer(ticket, now=0.0, wait=0.0)
-    assert not waiting.runnable
+    assert not waiting.ready
     assert waiting.take(0.0) == ([], 0, [])
     ticket.decoded = True
     assert waiting.take(0.0) == ([ticket], 1, [])

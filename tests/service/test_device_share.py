@@ -71,15 +71,34 @@ def test_several_devices_share_what_waits() -> None:
     put(device, queues, "a", 8, 0.0)
     assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(8) / 2)
     queues["a"].take(0.0)
-    device.started("a", 8, 0.0, 0)
+    device.started("a", 8, 0.0, [0])
     assert device.wait("a", Priority.NORMAL, 0.0) == 0.0  # the other is free
-    device.started("a", 2, 0.0, 1)
+    device.started("a", 2, 0.0, [1])
     assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(2))
     put(device, queues, "a", 1, 0.0)
     assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx(cost.seconds(2) + cost.seconds(1))
     put(device, queues, "a", 7, 0.0)
     longest, least = cost.seconds(8), cost.seconds(2)  # the second device works until the first is free, then both
     assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx((longest + least + cost.seconds(8)) / 2)
+
+
+def test_a_batch_that_holds_both_devices_takes_half_the_time_on_each() -> None:
+    """By costs of one device for the first queue, and of both at a time for the second."""
+    cost = CostModel({size: 0.2 * size for size in (1, 2, 4, 8)})
+    device: DeviceShare[str] = DeviceShare(2)
+    for name, holds in (("streams", 1), ("whole", 2)):
+        device.add(name, BatchQueue[Ticket](cost, MAX_QUEUE), holds)
+    assert device.seconds("streams", 4) == pytest.approx(0.8)
+    assert device.seconds("streams", 4, 2) == pytest.approx(0.4)
+    assert device.seconds("whole", 4, 2) == pytest.approx(0.8)
+    device.started("streams", 4, 0.0, [0, 1])
+    assert device.wait("streams", Priority.NORMAL, 0.0) == pytest.approx(0.4)
+    device.started("whole", 4, 0.4, [0, 1])
+    assert device.wait("streams", Priority.NORMAL, 0.4) == pytest.approx(0.8)
+    # One that waits for both takes as long as two that wait for one.
+    queues = device._queues
+    queues["whole"].offer(Ticket(1000.0), 0.4, 0.0)
+    assert device.wait("whole", Priority.NORMAL, 0.4) == pytest.approx(0.8 + 0.2)
 
 
 def test_a_quiet_model_saves_up_no_claim() -> None:
@@ -186,7 +205,7 @@ def test_every_ticket_ends_exactly_once_and_in_time(
         if leaves is not None:
             events.append((at + leaves, i, "leaves", ticket))
     for moment, _, what, ticket in sorted(events, key=lambda event: event[:2]):
-        while free_at < moment and any(queue.runnable for queue in queues.values()):
+        while free_at < moment and any(queue.ready for queue in queues.values()):
             free_at = start(max(free_at, now))
         now = moment
         name = owner[ticket]
@@ -208,7 +227,7 @@ def test_every_ticket_ends_exactly_once_and_in_time(
         assert all(len(queue) <= MAX_QUEUE for queue in queues.values())
         if free_at <= now:
             free_at = start(now)
-    while any(queue.runnable for queue in queues.values()):
+    while any(queue.ready for queue in queues.values()):
         now = max(now, free_at)
         free_at = start(now)
     assert set(ended) == set(owner)

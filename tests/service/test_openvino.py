@@ -81,12 +81,13 @@ def test_answers_are_the_cpus(
 @with_openvino
 def test_streams_run_at_a_time_in_one_session(folder: Path, cache: Path, photos: NDArray[np.uint8]) -> None:
     ours = placed(folder, cache, device="openvino", precision="int8", streams=2, threads=2)
-    session, same = ours.sessions
-    assert session is same
-    expected = session.run(photos)
+    stream, same = ours.streams
+    assert stream is same
+    (whole,) = ours.sessions
+    expected = whole.run(photos)
     with ThreadPoolExecutor(2) as at_a_time:
-        for found in at_a_time.map(session.run, [photos] * 6):
-            assert np.array_equal(found, expected)
+        for found in at_a_time.map(stream.run, [photos] * 6):
+            assert np.abs(found - expected).max() < 1e-4
 
 
 @with_openvino

@@ -204,19 +204,31 @@ def test_an_engine_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> N
         execution_providers("tensorrt", 0, settings, precision="fp16", height=299, width=299)
 
 
-@pytest.mark.parametrize(("streams", "told"), [(1, 5), (2, 4), (5, 1)])
-def test_streams_share_a_session_and_its_threads(
-    folder: Path, streams: int, told: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("precision", "threads", "streams", "told"),
+    [
+        ("int8", 4, 1, [4]),
+        ("int8", 2, 2, [1, 2]),  # a session of one thread runs several batches at a time
+        ("int8", 5, 2, [2, 2, 5]),
+        ("int8", 1, 2, [1]),
+        ("fp32", 4, 2, [4]),  # its weights would be too much memory
+    ],
+)
+def test_a_cpu_has_a_session_for_all_threads_and_some_for_parts_of_them(
+    folder: Path, precision: str, threads: int, streams: int, told: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The session's threads and one of each batch that runs are as many as may compute."""
-    threads = []
+    made = []
 
     class Recorded:
-        def __init__(self, model: Path, providers: Any, count: int) -> None:
-            threads.append(count)
+        def __init__(self, model: Path, providers: Any, threads: int) -> None:
+            self.threads = threads
+            made.append(threads)
 
     monkeypatch.setattr(placement, "Session", Recorded)
-    settings = Settings(device="cpu", precision="fp32", threads=5, streams=streams)
-    sessions = place(folder, read_manifest(folder), settings).sessions
-    assert threads == [told]
-    assert sessions == [sessions[0]] * streams
+    settings = Settings.model_validate(
+        {"device": "cpu", "precision": precision, "threads": threads, "streams": streams}
+    )
+    placed: Any = place(folder, read_manifest(folder), settings)
+    assert made == told
+    assert [session.threads for session in placed.sessions] == [threads]
+    assert [session.threads for session in placed.streams] == ([threads // 2] * 2 if len(told) > 1 else [])

@@ -2,32 +2,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service import classifier
 from service.batcher import Batcher
 from service.budget import Budget
 from service.classifier import Classifier
 from service.errors import StartupError, Unavailable
 from service.metrics import Metrics
-from service.placement import Placement, place
 from service.registry import Registry
 from service.settings import Settings
 
 
-def test_rows_are_enough_for_a_full_queue_while_every_device_runs_its_largest_batch(
-    model_repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def thrice(*arguments: Any) -> Placement:
-        placed = place(*arguments)
-        return replace(placed, sessions=placed.sessions * 3)
-
-    monkeypatch.setattr(classifier, "place", thrice)
-    settings = Settings(model_repository=model_repository, device="cpu", max_queue_size=2, max_batch_size=3)
+def test_rows_are_enough_for_a_full_queue_while_every_stream_runs_its_largest_batch(model_repository: Path) -> None:
+    settings = Settings(
+        model_repository=model_repository, device="cpu", threads=3, streams=3, max_queue_size=2, max_batch_size=3
+    )
     batcher = Batcher(1, Metrics(), 1.0, devices=3)
     model = Classifier(model_repository / "xception" / "1", settings, batcher, Budget(10_000_000))
     leased = 0
