@@ -69,14 +69,14 @@ async def steady(plan: Plan) -> list[Report]:
         busy_s = busy() - before
         batch_1 = bench.batch_1_s(plan.model)
     p99 = percentile(run.accepted(), 99)
-    # What the same arrivals would wait for a server that takes them one by one, each for its share of the time that
-    # batches took; and very many arrivals, at the rate that was meant.
-    same = one_by_one([o.intended for o in run.outcomes], busy_s / len(run.outcomes))
+    # What the same arrivals would wait for a server of this capacity that takes them one by one; and very many arrivals,
+    # at the rate that was meant.
+    same = one_by_one([o.intended for o in run.outcomes], 1 / rate)
     many = one_by_one(poisson(0.8 * rate, 100_000 / rate), 1 / rate)
     figures = {
         "capacity_per_s": rate,
         "batch_1_ms": batch_1 * 1e3,
-        "device_busy": busy_s / (run.end - run.start),
+        "batches_at_a_time": busy_s / (run.end - run.start),
         "md1_p99_same_arrivals_ms": percentile(same, 99) * 1e3,
         "md1_p99_ms": percentile(many, 99) * 1e3,
     }
