@@ -30,6 +30,8 @@ from service.tracing import BatchSpan
 
 log = logging.getLogger("inferception")
 
+_ENOUGH = 1.5  # full batches that wait when streams start apart: one runs, and the rest of the next is about to come
+
 
 class Batcher:
     """Runs the batches of all lanes on one device, or on several, each with a session of every lane."""
@@ -126,7 +128,7 @@ class Batcher:
         """Return whether the next batch of ``lane`` gets all streams, since the others would have too little to do."""
         if lane.whole is None or len(self._idle) < self._devices:
             return False
-        return not lane.sessions or lane.queue.ready < 1.5 * lane.queue.cost.sizes[-1]
+        return not lane.sessions or lane.queue.ready < _ENOUGH * lane.queue.cost.sizes[-1]
 
     def _finished(
         self,

@@ -69,8 +69,8 @@ async def steady(plan: Plan) -> list[Report]:
         busy_s = busy() - before
         batch_1 = bench.batch_1_s(plan.model)
     p99 = percentile(run.accepted(), 99)
-    # What the same arrivals would wait for a server of this capacity that takes them one by one; and very many arrivals,
-    # at the rate that was meant.
+    # What the same arrivals would wait for a server of this capacity that takes them one by one; and very many, at the
+    # rate that was meant.
     same = one_by_one([o.intended for o in run.outcomes], 1 / rate)
     many = one_by_one(poisson(0.8 * rate, 100_000 / rate), 1 / rate)
     figures = {
