@@ -151,7 +151,8 @@ def test_a_refused_user_comes_back_when_told_to(one_photo: Path, tmp_path: Path)
     assert min(waits[::2]) >= 2.0
     assert max(waits[1::2]) < 2.0  # the wait was for that refusal alone
     counts = {row["Name"]: (row["Request Count"], row["Failure Count"]) for row in rows(tmp_path / "run_stats.csv")}
-    assert counts["refused (429)"] == (f"{len(asked[::2])}", "0")
+    # The run may end between the last request and its answer, which is then nobody's.
+    assert counts["refused (429)"] in [(f"{len(sent[::2])}", "0") for sent in (asked, asked[:-1])]
 
 
 def test_a_shape_sets_the_number_of_users(one_photo: Path, tmp_path: Path) -> None:
