@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import onnxruntime as ort
@@ -22,11 +20,9 @@ from service import openvino
 from service.errors import DeviceUnavailable, InferenceFailed, InvalidManifest
 from service.providers import CPU, Provider
 
-_CPUS = (CPU[0][0], openvino.PROVIDER)
-
 
 class Session:
-    """One model on one device. ``run`` may be called from several threads: on a CPU at a time, on a GPU in turn.
+    """One model on one device. ``run`` may be called from several threads at a time.
 
     ``provider`` is ONNX Runtime's name of where the model runs, and ``nodes`` counts the graph's nodes by provider as
     ONNX Runtime assigned them.
@@ -39,7 +35,6 @@ class Session:
         """
         self._session = _create(model, providers, threads)
         self.provider: str = self._session.get_providers()[0]
-        self._turn = nullcontext() if providers[0][0] in _CPUS else Lock()
         self.nodes = _nodes(self._session, providers)
         shape = self._session.get_inputs()[0].shape  # ["batch", height, width, 3]
         self.height, self.width = int(shape[1]), int(shape[2])
@@ -51,8 +46,7 @@ class Session:
         binding = self._session.io_binding()
         binding.bind_cpu_input("images", images)
         binding.bind_output("probabilities", "cpu")
-        with self._turn:
-            self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding)
         probabilities: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         if probabilities.shape != (len(images), self.classes):
             raise InferenceFailed(f"{len(images)} images went in, an array {probabilities.shape} came out")
