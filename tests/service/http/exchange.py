@@ -9,9 +9,9 @@ import httpx2
 from PIL import Image
 
 
-def png() -> bytes:
+def png(width: int = 320, height: int = 240) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (320, 240), "grey").save(file, "PNG")
+    Image.new("RGB", (width, height), "grey").save(file, "PNG")
     return file.getvalue()
 
 
