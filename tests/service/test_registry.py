@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from service import classifier, placement
 from service.batcher import Batcher
 from service.budget import Budget
 from service.classifier import Classifier
 from service.errors import StartupError, Unavailable
 from service.metrics import Metrics
+from service.placement import Placement
 from service.registry import Registry
+from service.session import Session
 from service.settings import Settings
 
 
@@ -25,6 +32,37 @@ def test_rows_are_enough_for_a_full_queue_while_every_stream_runs_its_largest_ba
     while model.lane.pixels.lease() is not None:
         leased += 1
     assert leased == 2 + 3 * 3 + settings.decode_threads
+    batcher.close()
+
+
+class FourTimes(Session):
+    """A session on which everything takes four times as long."""
+
+    def __init__(self, session: Session) -> None:
+        self._real = session
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        for _ in range(3):
+            self._real.run(images)
+        return self._real.run(images)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_streams_that_are_slower_than_one_batch_at_a_time_are_given_up(
+    model_repository: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    def place(*arguments: Any) -> Placement:
+        placed = placement.place(*arguments)
+        return dataclasses.replace(placed, streams=[FourTimes(s) for s in placed.streams]) if slow else placed
+
+    monkeypatch.setattr(classifier, "place", place)
+    settings = Settings(
+        model_repository=model_repository, device="cpu", precision="int8", threads=2, streams=2, max_batch_size=2
+    )
+    batcher = Batcher(1, Metrics(), 1.0, devices=2)
+    model = Classifier(model_repository / "xception" / "1", settings, batcher, Budget(10_000_000))
+    assert len(model.lane.sessions) == len(model.placement.streams) == (0 if slow else 2)
+    assert model.lane.whole is model.placement.sessions[0]
     batcher.close()
 
 
