@@ -55,10 +55,9 @@ lint: .venv/dev ## check style, types and who imports whom
 	$(bin)/mypy
 	$(bin)/lint-imports
 
-bench: .venv/dev $(manifests) ## measure; reports go to reports/
+bench: .venv/export $(manifests) $(photos) ## measure how fast models and service are (10 minutes); reports go to reports/
 	$(bin)/python -m export.measure
-	$(bin)/python -m tests.load.idle
-	$(bin)/python -m tests.load.throughput
+	$(bin)/python -m service bench --photos $(photos) --reports reports
 
 load: .venv/dev $(manifests) ## put the server under load (40 minutes); reports go to reports/load
 	$(bin)/python -m tests.load

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import socket
 import sys
@@ -28,21 +27,23 @@ def main() -> None:
     parser.add_argument(
         "command",
         choices=["serve", "check", "bench"],
-        help="check loads every model, tries it and exits; bench measures what this machine can do at most",
+        help="check loads every model, tries it and exits; bench measures for minutes how fast this machine is",
     )
     parser.add_argument(
         "--photos", type=Path, metavar="FOLDER", help="for bench: JPEG files, in place of golden samples"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="for bench: where to write the figures, too")
+    parser.add_argument(
+        "--reports", type=Path, metavar="FOLDER", help="for bench: where to write bench.json and bench.html"
+    )
     for name, setting in Settings.model_fields.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, help=setting.description, default=argparse.SUPPRESS, metavar="VALUE")
     arguments = vars(parser.parse_args())
-    command, photos, file = (arguments.pop(name) for name in ("command", "photos", "json"))
+    command, photos, reports = (arguments.pop(name) for name in ("command", "photos", "reports"))
     settings = _settings(arguments)
     logs.configure(settings.log_format)
     if command == "bench":
-        sys.exit(_bench(settings, photos, file))
+        sys.exit(_bench(settings, photos, reports))
     sys.exit(_serve(settings) if command == "serve" else _check(settings))
 
 
@@ -134,17 +135,18 @@ def _check(settings: Settings) -> int:
     return 1 if registry.failures else 0
 
 
-def _bench(settings: Settings, photos: Path | None, file: Path | None) -> int:
-    from service.bench import as_json, bench, table
+def _bench(settings: Settings, photos: Path | None, reports: Path | None) -> int:
+    from service.bench.run import run
 
     try:
-        figures = bench(settings, [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))] if photos else [])
-    except (StartupError, InvalidManifest) as error:
+        report = run(settings, [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))] if photos else [])
+    except (StartupError, InvalidManifest, RuntimeError) as error:
         print(f"can't measure: {error}", file=sys.stderr)
         return 1
-    print(table(figures))
-    if file is not None:
-        file.write_text(json.dumps(as_json(figures), indent=2) + "\n")
+    print(report.table())
+    if reports is not None:
+        report.write(reports)
+        print(f"reports in {reports}/bench.json and {reports}/bench.html")
     return 0
 
 

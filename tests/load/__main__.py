@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from export.photos import labelled_photos
+from service.bench.report import machine
 from tests.load.bench import Plan
 from tests.load.client import Sample
-from tests.load.report import Report, machine
+from tests.load.report import Report
 from tests.load.scenarios import SCENARIOS
 
 

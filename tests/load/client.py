@@ -1,8 +1,4 @@
-"""An HTTP client for load: every request ends as one ``Outcome``, whatever happened to it.
-
-It shares its cores with the server it measures, hence a bare asyncio protocol and httptools' C parser: a request with
-a photo of 180 kB costs half a millisecond of processor time, a third of what it costs through httpx2.
-"""
+"""Requests of a workload, each of which ends as one ``Outcome``, whatever happened to it."""
 
 from __future__ import annotations
 
@@ -14,9 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httptools
+
+from service.bench.client import Connection, classify_request
 
 IDLE_S = 3.0  # a connection idle for longer is not used again: the server may be closing it
 
@@ -81,72 +79,9 @@ class Workload:
     def requests(self) -> list[bytes]:
         """Return each sample's request, as bytes on the wire."""
         deadline = {"timeout_ms": self.timeout_ms} if self.timeout_ms else {}
-        query = urlencode({"model": self.model, "top_k": 1} | deadline)
-        head = f"POST /classify?{query} HTTP/1.1\r\nHost: {urlsplit(self.url).netloc}\r\nContent-Type: image/jpeg\r\n"
-        if self.priority:
-            head += f"X-Priority: {self.priority}\r\n"
-        return [f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data, _ in self.samples]
-
-
-class Connection(asyncio.Protocol):
-    """A keep-alive connection with one request at a time on it; httptools calls the ``on_`` methods."""
-
-    transport: asyncio.Transport
-    used: float
-    _outcome: Outcome
-    _parser: httptools.HttpResponseParser
-    _body: bytearray
-    _answer: asyncio.Future[bytearray] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def send(self, request: bytes, outcome: Outcome) -> asyncio.Future[bytearray]:
-        """Send ``request``; return the body to come. What its answer says and when goes into ``outcome``."""
-        if self.transport.is_closing():
-            raise ConnectionAbortedError
-        loop = asyncio.get_running_loop()
-        self._outcome, self._parser, self._body = outcome, httptools.HttpResponseParser(self), bytearray()
-        self._answer = loop.create_future()
-        self.transport.write(request)
-        outcome.sent = loop.time()
-        return self._answer
-
-    def data_received(self, data: bytes) -> None:
-        if self._answer is None or self._answer.done():  # nobody asked
-            self.transport.abort()
-            return
-        if math.isnan(self._outcome.first_byte):
-            self._outcome.first_byte = asyncio.get_running_loop().time()
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.transport.abort()
-            if not self._answer.done():
-                self._answer.set_exception(error)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"retry-after":
-            self._outcome.retry_after = value.decode("latin-1")
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        if self._answer is None or self._answer.done():  # a second answer to one request, or one that came too late
-            self.transport.abort()
-            return
-        self._outcome.status = self._parser.get_status_code()
-        self._outcome.finished = self.used = asyncio.get_running_loop().time()
-        # A refusal may come while the body is still being sent; the rest of it would only be in the way.
-        if not self._parser.should_keep_alive() or self.transport.get_write_buffer_size():
-            self.transport.abort()
-        self._answer.set_result(self._body)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError() if exc else ConnectionAbortedError())
+        query = {"model": self.model, "top_k": 1} | deadline
+        headers = {"X-Priority": self.priority} if self.priority else {}
+        return [classify_request(data, query, headers) for data, _ in self.samples]
 
 
 class Client:
@@ -169,9 +104,9 @@ class Client:
         try:
             async with asyncio.timeout(load.patience_s) as patience:
                 connection = await self._connect()
-                answer = connection.send(request, outcome)
+                pending, outcome.sent = connection.send(request), loop.time()
                 patience.reschedule(outcome.sent + given_up_after)
-                body = await answer
+                answer = await pending
         except TimeoutError:
             outcome.error = "vanished" if vanishes and connection else "timeout"
         except ConnectionError as error:
@@ -181,7 +116,9 @@ class Client:
             outcome.error = "garbled"
         else:
             self._idle.append(connection)
-            outcome.right = outcome.status == 200 and json.loads(body)["predictions"][0]["label"] == sample.label
+            outcome.status, outcome.retry_after = answer.status, answer.headers.get("retry-after")
+            outcome.first_byte, outcome.finished = answer.first_byte, answer.finished
+            outcome.right = answer.status == 200 and json.loads(answer.body)["predictions"][0]["label"] == sample.label
             return outcome
         outcome.finished = loop.time()
         if connection:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -188,13 +186,6 @@ def one_by_one(arrivals: Sequence[float], service_s: float) -> list[float]:
         free = max(free, arrival) + service_s
         latencies.append(free - arrival)
     return latencies
-
-
-def machine() -> dict[str, object]:
-    """Return what the figures were measured on."""
-    info = Path("/proc/cpuinfo").read_text()
-    model = next((line.split(": ", 1)[1] for line in info.splitlines() if line.startswith("model name")), "unknown")
-    return {"cpu": model, "cpus": len(os.sched_getaffinity(0)), "system": platform.platform()}
 
 
 def _last(run: Run) -> float:

@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.load.client import IDLE_S, Client, Connection, Error, Kind
+from service.bench.client import Connection
+from tests.load.client import IDLE_S, Client, Error, Kind
 from tests.load.open_loop import open_loop
 from tests.load.stub import (
     GOOD,

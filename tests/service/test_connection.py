@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import Server, connected, received, serving
+from tests.server import Server, received, serving
 
 CONNECTIONS = 4
 
@@ -43,21 +43,21 @@ def assert_live(server: Server) -> None:
 
 def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
     with ExitStack() as stack:
-        open_ones = [stack.enter_context(connected(small_server)) for _ in range(CONNECTIONS)]
+        open_ones = [stack.enter_context(small_server.connect()) for _ in range(CONNECTIONS)]
         assert all(map(is_answered, open_ones))  # so the server has seen them all
-        one_more = stack.enter_context(connected(small_server))
+        one_more = stack.enter_context(small_server.connect())
         one_more.sendall(b"GET /models HTTP/1.1\r\nHost: test\r\n\r\n")
         status, body = received(one_more)
         assert status == "HTTP/1.1 503 Service Unavailable"
         assert json.loads(body)["type"] == "urn:inferception:error:too-many-connections"
         assert is_answered(open_ones[0])
-        assert is_answered(stack.enter_context(connected(small_server)))  # health checks are, on any connection
+        assert is_answered(stack.enter_context(small_server.connect()))  # health checks are, on any connection
     assert_live(small_server)
 
 
 def test_twice_too_many_connections_are_closed_unheard(small_server: Server) -> None:
     with ExitStack() as stack:
-        silent = [stack.enter_context(connected(small_server)) for _ in range(2 * CONNECTIONS + 1)]
+        silent = [stack.enter_context(small_server.connect()) for _ in range(2 * CONNECTIONS + 1)]
         assert silent[-1].recv(1000) == b""
         assert is_answered(silent[0])
     assert_live(small_server)
@@ -73,14 +73,14 @@ def test_a_body_too_many_is_refused_and_counted_as_shed(small_server: Server) ->
 
 @pytest.mark.parametrize("sent", [b"", b"POST /classify HTTP/1.1\r\nHost: te"])
 def test_a_head_that_stops_coming_is_cut_off(server: Server, sent: bytes) -> None:
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(sent)
         assert connection.recv(1000) == b""
     assert_live(server)
 
 
 def test_blank_lines_between_requests_hold_no_connection(server: Server) -> None:
-    with connected(server) as connection:
+    with server.connect() as connection:
         assert is_answered(connection)
         connection.sendall(b"\r\n")
         assert connection.recv(1000) == b""
@@ -89,7 +89,7 @@ def test_blank_lines_between_requests_hold_no_connection(server: Server) -> None
 
 def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
     """The refusal of a wrong parameter comes before the body, of which the rest never comes."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         head = b"POST /classify?top_k=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head)
         assert received(connection)[0].startswith("HTTP/1.1 422")
@@ -97,7 +97,7 @@ def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
 
 
 def test_a_head_without_end_is_refused(server: Server) -> None:
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX-Endless: " + b"x" * 70_000)
         status, body = received(connection)
     assert status == "HTTP/1.1 431 Request Header Fields Too Large"
@@ -106,7 +106,7 @@ def test_a_head_without_end_is_refused(server: Server) -> None:
 
 
 def test_what_is_not_http_is_told_so(server: Server) -> None:
-    with connected(server) as connection:
+    with server.connect() as connection:
         connection.sendall(b"\x16\x03\x01 not http\r\n\r\n")
         status, body = received(connection)
     assert status == "HTTP/1.1 400 Bad Request"

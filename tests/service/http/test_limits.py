@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import httpx2
 
-from tests.server import Server, connected, received
+from tests.server import Server, received
 from tests.service.http.exchange import assert_problem, classify, png
 
 LIMIT = 20_000_000
@@ -21,7 +21,7 @@ def test_a_body_declared_too_large_is_refused(client: httpx2.Client) -> None:
 
 def test_an_endless_body_is_refused_while_it_is_read(server: Server) -> None:
     """No Content-Length, and never an end: only a limit on what was read can answer."""
-    with connected(server) as connection:
+    with server.connect() as connection:
         head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"%x\r\n" % (1 << 20) + b"x" * (1 << 20) + b"\r\n"
@@ -31,7 +31,7 @@ def test_an_endless_body_is_refused_while_it_is_read(server: Server) -> None:
 
 
 def test_a_body_that_stops_coming_is_cut_off(server: Server) -> None:
-    with connected(server) as connection:
+    with server.connect() as connection:
         head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\nonly this".encode())
         answer = b""
@@ -52,7 +52,7 @@ def test_a_client_that_leaves_is_noticed_and_its_place_freed(server: Server, lab
 
     with server.client() as observer:
         before = metric("inferception_disconnected_total")
-        leaving = [connected(server) for _ in range(8)]
+        leaving = [server.connect() for _ in range(8)]
         for connection in leaving:
             connection.sendall(request)
         for connection in leaving:
@@ -83,7 +83,7 @@ def test_a_deadline_that_passes_in_the_queue_is_answered_then(client: httpx2.Cli
     # Decoding a large picture takes several batches: until then the others are in the queue.
     patient = request("low", timeout_ms, png(5000, 5000))
     with ExitStack() as stack:
-        connections = [stack.enter_context(connected(server)) for _ in range(64)]
+        connections = [stack.enter_context(server.connect()) for _ in range(64)]
         for i, connection in enumerate(connections):  # from one thread, so that they come in this order
             connection.sendall(patient if i == 4 else urgent)
         low = connections.pop(4)

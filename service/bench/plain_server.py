@@ -1,6 +1,6 @@
 """The server that a team would write first, to be compared with: FastAPI, Pillow, onnxruntime, a ``def`` endpoint.
 
-``python -m tests.load.plain_server VERSION_FOLDER``: float32, no batching, every library's defaults.
+``python -m service.bench.plain_server VERSION_FOLDER``: float32, no batching, every library's defaults.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def classify(image: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[str
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
-    print(f"ready at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    sys.stdout.write(f"ready at http://127.0.0.1:{listener.getsockname()[1]}\n")
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])

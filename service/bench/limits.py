@@ -1,7 +1,4 @@
-"""``python -m service bench``: what this machine can do at most, without HTTP.
-
-All that is compared takes turns in one run, so that a busy machine slows it alike: only ratios mean much.
-"""
+"""What a machine can do at most, without HTTP: sessions alone, decoding alone, and both side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +18,9 @@ from numpy.typing import NDArray
 from service.budget import Budget
 from service.errors import DeviceUnavailable
 from service.image import decode
-from service.manifest import Manifest, checked_file, read_manifest
+from service.manifest import Manifest, read_manifest
 from service.placement import Placement, candidates, load, place
 from service.providers import Device
-from service.registry import version_folders
 from service.session import Session
 from service.settings import Settings
 
@@ -32,12 +28,13 @@ log = logging.getLogger("inferception")
 
 K = TypeVar("K", bound=Hashable)
 
+FLOAT = "fp32 on cpu"  # what all else is compared with
 ROUNDS = 5
 OFFLINE_S = 8.0
 
 
 @dataclass(frozen=True)
-class ModelBench:
+class Limits:
     """Figures of one model: images a second, and seconds of one core for decoding one image.
 
     A way to run it is named as ``fp32 on cpu``; ``served`` is the one that the server takes.
@@ -50,36 +47,26 @@ class ModelBench:
     decode_s: dict[str, float]  # exact and fast
     offline_per_s: dict[str, float]  # by way: decoding beside the session, at the largest batch
 
+    @property
+    def session_over_float(self) -> dict[str, float]:
+        """Each way's rate over that of ONNX Runtime's own fp32, at the largest batch; empty where nothing runs that."""
+        whole = self.session_per_s.get(FLOAT)
+        if whole is None:  # a GPU runs fp16 alone
+            return {}
+        return {way: rates[max(rates)] / whole[max(whole)] for way, rates in self.session_per_s.items()}
 
-def bench(settings: Settings, photos: Sequence[bytes] = ()) -> list[ModelBench]:
-    """Measure every model of the repository with ``photos``, encoded images, or else with its golden samples.
+    @property
+    def fast_over_exact(self) -> float:
+        """The time of decoding fast over that of decoding exactly."""
+        return self.decode_s["fast"] / self.decode_s["exact"]
+
+
+def measure(folder: Path, settings: Settings, photos: Sequence[bytes]) -> Limits:
+    """Measure the model in ``folder`` (``<name>/<version>``) with ``photos``, encoded images.
 
     Raises StartupError or InvalidManifest for a model that can't be loaded.
     """
-    return [_bench(folder, settings, photos) for folder in sorted(version_folders(settings.model_repository))]
-
-
-def table(models: Sequence[ModelBench]) -> str:
-    """Return the figures as text."""
-    lines = []
-    for model in models:
-        lines.append(f"{model.model} version {model.version}, served in {model.served}")
-        for way, rates in model.session_per_s.items():
-            by_batch = ", ".join(f"{rate:.1f} in batches of {batch}" for batch, rate in sorted(rates.items()))
-            lines.append(f"  {way}: images/s by the session alone: {by_batch}")
-            lines.append(f"  {way}: images/s with decoding beside: {model.offline_per_s[way]:.1f}")
-        lines += [f"  decoding an image, {how}: {s * 1e3:.1f} ms of a core" for how, s in model.decode_s.items()]
-    return "\n".join(lines)
-
-
-def as_json(models: Sequence[ModelBench]) -> list[dict[str, object]]:
-    """Return the figures as JSON has them."""
-    return [asdict(model) for model in models]
-
-
-def _bench(folder: Path, settings: Settings, photos: Sequence[bytes]) -> ModelBench:
     manifest = read_manifest(folder)
-    photos = photos or [checked_file(folder, sample).read_bytes() for sample in manifest.golden]
     served = place(folder, manifest, settings)
     # A CPU has several ways to run a model, and all are worth a look.
     devices: list[Device] = ["cpu", "openvino"] if settings.device == "auto" and not served.on_gpu else [served.device]
@@ -90,17 +77,18 @@ def _bench(folder: Path, settings: Settings, photos: Sequence[bytes]) -> ModelBe
         except DeviceUnavailable as error:
             log.info("not measuring %s: %s", candidate, error)
     log.info("measuring %s in %s", manifest.name, ", ".join(ways))
-    at_a_time = len(served.sessions)
-    rates: dict[str, dict[int, float]] = {way: {} for way in ways}
-    with ThreadPoolExecutor(at_a_time) as pool:
+    session_sets = {way: placement.sessions for way, placement in ways.items()}
+    session_sets |= {f"{way} in {len(p.streams)} streams": p.streams for way, p in ways.items() if p.streams}
+    rates: dict[str, dict[int, float]] = {way: {} for way in session_sets}
+    with ThreadPoolExecutor(max(map(len, session_sets.values()))) as pool:
         work = {
-            (way, size): _batches(placement, size, pool)
-            for way, placement in ways.items()
+            (way, size): _batches(sessions, size, pool)
+            for way, sessions in session_sets.items()
             for size in settings.batch_sizes
         }
         for (way, size), seconds in alternated(work).items():
-            rates[way][size] = size * at_a_time / seconds
-    return ModelBench(
+            rates[way][size] = size * len(session_sets[way]) / seconds
+    return Limits(
         manifest.name,
         manifest.version,
         str(served),
@@ -123,11 +111,10 @@ def alternated(
     return {key: statistics.median(taken[1:]) for key, taken in seconds.items()}
 
 
-def _batches(placement: Placement, size: int, pool: Executor) -> Callable[[], object]:
-    """Return what runs a batch on each device or stream, all at a time."""
-    session = placement.sessions[0]
-    images = np.zeros((size, session.height, session.width, 3), np.uint8)
-    return lambda: list(pool.map(lambda session: session.run(images), placement.sessions))
+def _batches(sessions: Sequence[Session], size: int, pool: Executor) -> Callable[[], object]:
+    """Return what runs a batch on each session, all at a time."""
+    images = np.zeros((size, sessions[0].height, sessions[0].width, 3), np.uint8)
+    return lambda: list(pool.map(lambda session: session.run(images), sessions))
 
 
 def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> dict[str, float]:
