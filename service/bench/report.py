@@ -17,10 +17,11 @@ from service.bench.over_http import CLIENTS, OverHttp, Start
 
 _STYLE = """
 body { font: 15px system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-pre { overflow-x: auto }
-table { width: 100%; border-spacing: 0 3px }
-th { text-align: left; font-weight: normal; width: 14rem }
-td div { background: #4878a8; color: #fff; padding: 1px 6px; white-space: nowrap }
+pre { white-space: pre-wrap }
+table { width: 100%; border-spacing: 6px 3px }
+th { text-align: left; font-weight: normal; width: 19rem }
+td:nth-child(2) { text-align: right; width: 4rem }
+td div { background: #4878a8; height: 1.1em }
 """
 
 
@@ -61,7 +62,11 @@ class Report:
     def _page(self) -> str:
         plots = []
         for limits in self.limits:
-            rates = {f"{w}, batch {n}": r for w, by_size in limits.session_per_s.items() for n, r in by_size.items()}
+            rates = {
+                f"{way}, batch {size}": rate
+                for way, by_size in sorted(limits.session_per_s.items())
+                for size, rate in sorted(by_size.items())
+            }
             plots += [
                 _bars(f"{limits.model}: session alone, images/s", rates),
                 _bars(
@@ -137,7 +142,7 @@ def _bars(title: str, values: Mapping[str, float]) -> str:
     """Return a plot of bars from zero, as HTML."""
     most = max(values.values())
     rows = (
-        f'<tr><th>{html.escape(name)}<td><div style="width:{100 * value / most:.1f}%">{value:.1f}</div>'
+        f'<tr><th>{html.escape(name)}<td>{value:.1f}<td><div style="width:{100 * value / most:.1f}%"></div>'
         for name, value in values.items()
     )
     return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"
