@@ -1,0 +1,99 @@
+"""The shell on streams of one CPU, under any order of arrivals, departures and ends of batches."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.admission import Answer, Lane
+from service.batcher import Batcher
+from tests.service.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
+
+STREAMS = 2
+MOST = 250  # requests: each has a value of its own, a byte
+
+# What happens, and to which request or batch, counted round, or how many ask for which lane.
+STEPS = st.lists(st.tuples(st.sampled_from(["ask", "ask other", "leave", "finish"]), st.integers(0, 15)), max_size=40)
+
+
+@dataclass(eq=False)
+class Run:
+    """A batch that runs, until it may end."""
+
+    on_whole: bool
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+
+class Held(GatedSession):
+    """A session each of whose batches waits for leave of its own to end."""
+
+    def __init__(self, running: list[Run], on_whole: bool) -> None:
+        super().__init__()
+        self._running = running
+        self._on_whole = on_whole
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        run = Run(self._on_whole)
+        self._running.append(run)
+        assert run.may_end.wait(PATIENCE_S)
+        self._running.remove(run)
+        return self.echo(images)
+
+
+async def settled(batcher: Batcher, lanes: Sequence[Lane], running: list[Run], asked: int) -> None:
+    """Wait until threads and loop have done all that they can, then check what must hold at any time."""
+
+    def quiet() -> bool:
+        held = sum(STREAMS if run.on_whole else 1 for run in running if not run.may_end.is_set())
+        decoding = any(not ticket.decoded for one in lanes for ticket in one.queue._waiting)
+        return not decoding and held + len(batcher._idle) == STREAMS
+
+    await asyncio.sleep(0)
+    await until(quiet)
+    assert not any(run.on_whole for run in running) or len(running) == 1
+    if not running:
+        assert [one.queue.ready for one in lanes] == [0] * len(lanes), f"after {asked} requests nothing runs"
+
+
+async def play(steps: Sequence[tuple[str, int]]) -> None:
+    running = list[Run]()
+    stream = Held(running, on_whole=False)
+    lanes = [
+        lane(stream, stream, whole=Held(running, on_whole=True), rows=2 * MOST, max_queue=MOST),
+        lane(whole=Held(running, on_whole=True), devices=STREAMS, rows=2 * MOST, max_queue=MOST),
+    ]
+    tasks = list[asyncio.Task[Answer]]()
+    async with batching(*lanes, devices=STREAMS) as batcher:
+        for what, number in steps:
+            if what.startswith("ask"):
+                to = lanes[what == "ask other"]
+                values = range(len(tasks), min(len(tasks) + number, MOST))
+                tasks += [asyncio.ensure_future(ask(batcher, to, value)) for value in values]
+            elif what == "leave" and tasks:
+                tasks[number % len(tasks)].cancel()
+            elif running:
+                running[number % len(running)].may_end.set()
+            await settled(batcher, lanes, running, len(tasks))
+        while running:
+            running[0].may_end.set()
+            await settled(batcher, lanes, running, len(tasks))
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    for value, answer in enumerate(answers):
+        if isinstance(answer, BaseException):
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            assert answer.probabilities.tolist() == [value]
+    assert [len(one.pixels) for one in lanes] == [0, 0]  # every row is back
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_whole_and_streams_never_run_at_once_and_nothing_is_lost_or_left(steps: list[tuple[str, int]]) -> None:
+    asyncio.run(play(steps))
