@@ -50,11 +50,15 @@ class Batch(NamedTuple, Generic[T]):
 
 
 class BatchQueue(Generic[T]):
-    """The waiting tickets of one model."""
+    """The waiting tickets of one model.
 
-    def __init__(self, cost: CostModel, max_size: int) -> None:
+    ``cost`` is of batches that run side by side; a lone one takes the share ``alone`` of that.
+    """
+
+    def __init__(self, cost: CostModel, max_size: int, alone: float = 1.0) -> None:
         self.cost = cost
         self._max_size = max_size
+        self._alone = alone
         self._waiting: list[T] = []
 
     def __len__(self) -> int:
@@ -85,7 +89,7 @@ class BatchQueue(Generic[T]):
 
     def check(self, ticket: Ticket, now: float, wait: float) -> list[T]:
         """Do as ``offer`` does, but change nothing."""
-        finish = now + wait * (1 + _DOUBT) + self.cost.seconds(1)
+        finish = now + wait * (1 + _DOUBT) + self._soonest
         if finish > ticket.deadline:
             late = f"{len(self)} requests wait: the answer may come {finish - ticket.deadline:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
@@ -110,7 +114,7 @@ class BatchQueue(Generic[T]):
 
         It takes at most ``longest`` seconds if smaller batches allow.
         """
-        earliest = now + self.cost.seconds(1)
+        earliest = now + self._soonest
         dropped = [ticket for ticket in self._waiting if ticket.deadline < earliest]
         ready = [ticket for ticket in self._waiting if ticket.decoded and ticket.deadline >= earliest]
         size = self.cost.next_size(len(ready)) if ready else 0
@@ -120,6 +124,11 @@ class BatchQueue(Generic[T]):
         gone = {*dropped, *tickets}
         self._waiting = [ticket for ticket in self._waiting if ticket not in gone]
         return Batch(tickets, size, dropped)
+
+    @property
+    def _soonest(self) -> float:
+        """The seconds that an answer takes at the least."""
+        return self._alone * self.cost.seconds(1)
 
     def _ahead(self, priority: Priority) -> int:
         return bisect.bisect_right(self._waiting, priority, key=lambda ticket: ticket.priority)

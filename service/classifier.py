@@ -74,7 +74,7 @@ class Classifier:
         self.lane = Lane(
             self.manifest.name,
             each,
-            BatchQueue(cost, settings.max_queue_size),
+            BatchQueue(cost, settings.max_queue_size, alone=1 / devices if self.placement.streams else 1.0),
             PixelSlab(
                 rows,
                 settings.max_batch_size,

@@ -7,8 +7,8 @@ from service.cost_model import CostModel
 from service.errors import DeadlineUnmeetable, QueueFull
 
 
-def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1) -> BatchQueue[Ticket]:
-    return BatchQueue(CostModel({size: a + b * size for size in (1, 2, 4, 8)}), max_size)
+def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1, alone: float = 1.0) -> BatchQueue[Ticket]:
+    return BatchQueue(CostModel({size: a + b * size for size in (1, 2, 4, 8)}), max_size, alone)
 
 
 def offered(to: BatchQueue[Ticket], *, deadline: float = 100.0, priority: Priority = Priority.NORMAL) -> Ticket:
@@ -66,6 +66,16 @@ def test_what_cannot_make_it_is_refused_on_arrival() -> None:
     with pytest.raises(DeadlineUnmeetable, match=r"0\.1 s past"):
         waiting.offer(Ticket(deadline=3.3), now=0.0, wait=2.0)
     waiting.offer(Ticket(deadline=3.5), now=0.0, wait=2.0)
+
+
+def test_a_lone_batch_may_take_less_than_one_beside_others() -> None:
+    waiting = queue(alone=0.5)  # of 1.1
+    with pytest.raises(DeadlineUnmeetable):
+        offered(waiting, deadline=0.5)
+    in_time = offered(waiting, deadline=0.6)
+    assert waiting.take(0.0) == ([in_time], 1, [])
+    late = offered(waiting, deadline=0.6)
+    assert waiting.take(0.1) == ([], 0, [late])
 
 
 def test_check_changes_nothing() -> None:
