@@ -33,7 +33,7 @@ from service.settings import Settings
 log = logging.getLogger("inferception")
 
 SERVERS = 3  # where a process' memory lies moves its speed by a percent: more than an idle request's overhead
-ALTERNATIONS = 3
+ALTERNATIONS = 5
 SECONDS = 8.0
 CLIENTS = 16  # enough to keep the largest batch and the next one full
 MANY_CLIENTS = (1, 4, 16, 64, 256)
