@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from service.bench.idle import Idle
 from service.bench.limits import FLOAT, Limits
 from service.bench.over_http import CLIENTS, OverHttp, Start
+from service.settings import available_cpus
 
 _STYLE = """
 body { font: 15px system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -94,7 +94,7 @@ def machine() -> dict[str, object]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
-    return {"cpu": model, "cpus": len(os.sched_getaffinity(0)), "system": platform.platform()}
+    return {"cpu": model, "cpus": available_cpus(), "system": platform.platform()}
 
 
 def _limits(limits: Limits) -> list[str]:
