@@ -138,8 +138,12 @@ def _check(settings: Settings) -> int:
 def _bench(settings: Settings, photos: Path | None, reports: Path | None) -> int:
     from service.bench.run import run
 
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if photos else []
+    if photos and not files:
+        print(f"can't measure: no JPEG file in {photos}", file=sys.stderr)
+        return 1
     try:
-        report = run(settings, [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))] if photos else [])
+        report = run(settings, [path.read_bytes() for path in files])
     except (StartupError, InvalidManifest, RuntimeError) as error:
         print(f"can't measure: {error}", file=sys.stderr)
         return 1

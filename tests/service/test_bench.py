@@ -114,6 +114,17 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_without_photos_is_not_replaced_by_golden_samples(
+    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"service bench --model-repository {model_repository} --photos {tmp_path}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as exit_:
+        __main__.main()
+    assert exit_.value.code == 1
+    assert "can't measure: no JPEG file" in capsys.readouterr().err
+
+
 def test_a_repository_without_models_can_not_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
