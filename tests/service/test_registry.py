@@ -39,6 +39,7 @@ class FourTimes(Session):
     """A session on which everything takes four times as long."""
 
     def __init__(self, session: Session) -> None:
+        self.__dict__ |= vars(session)  # its shapes
         self._real = session
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -53,7 +54,9 @@ def test_streams_that_are_slower_than_one_batch_at_a_time_are_given_up(
 ) -> None:
     def place(*arguments: Any) -> Placement:
         placed = placement.place(*arguments)
-        return dataclasses.replace(placed, streams=[FourTimes(s) for s in placed.streams]) if slow else placed
+        if slow:
+            return dataclasses.replace(placed, streams=[FourTimes(s) for s in placed.streams])
+        return dataclasses.replace(placed, sessions=[FourTimes(s) for s in placed.sessions])
 
     monkeypatch.setattr(classifier, "place", place)
     settings = Settings(
