@@ -89,7 +89,7 @@ class BatchQueue(Generic[T]):
 
     def check(self, ticket: Ticket, now: float, wait: float) -> list[T]:
         """Do as ``offer`` does, but change nothing."""
-        finish = now + wait * (1 + _DOUBT) + self._soonest
+        finish = now + wait * (1 + _DOUBT) + self._alone * self.cost.seconds(1)
         if finish > ticket.deadline:
             late = f"{len(self)} requests wait: the answer may come {finish - ticket.deadline:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
@@ -109,26 +109,22 @@ class BatchQueue(Generic[T]):
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def take(self, now: float, longest: float = math.inf) -> Batch[T]:
+    def take(self, now: float, longest: float = math.inf, *, alone: bool = False) -> Batch[T]:
         """Remove and return the next batch; without tickets when nothing is decoded.
 
-        It takes at most ``longest`` seconds if smaller batches allow.
+        It takes at most ``longest`` seconds if smaller batches allow. ``alone`` says that nothing will run beside it.
         """
-        earliest = now + self._soonest
+        share = self._alone if alone else 1.0
+        earliest = now + share * self.cost.seconds(1)
         dropped = [ticket for ticket in self._waiting if ticket.deadline < earliest]
         ready = [ticket for ticket in self._waiting if ticket.decoded and ticket.deadline >= earliest]
         size = self.cost.next_size(len(ready)) if ready else 0
-        while size > 1 and self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
+        while size > 1 and share * self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
             size = max(smaller for smaller in self.cost.sizes if smaller < size)
         tickets = ready[:size]
         gone = {*dropped, *tickets}
         self._waiting = [ticket for ticket in self._waiting if ticket not in gone]
         return Batch(tickets, size, dropped)
-
-    @property
-    def _soonest(self) -> float:
-        """The seconds that an answer takes at the least."""
-        return self._alone * self.cost.seconds(1)
 
     def _ahead(self, priority: Priority) -> int:
         return bisect.bisect_right(self._waiting, priority, key=lambda ticket: ticket.priority)

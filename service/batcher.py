@@ -97,7 +97,7 @@ class Batcher:
             if not self._may_start(lane):
                 return False
             whole = self._takes_all(lane)
-            batch = lane.queue.take(now, self._share.longest(lane, now))
+            batch = lane.queue.take(now, self._share.longest(lane, now), alone=whole)
             for ticket in batch.dropped:
                 if not ticket.answer.done():
                     ticket.answer.set_exception(DeadlineExceeded("no batch could have answered before the deadline"))

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ _GOLDEN_TIE = 0.8
 
 # Streams gain up to a fifth by not waiting for threads that decode, which warm-up doesn't see. So they may lose some of
 # it there. What a busy neighbour slows down, too, is measured again before it is believed.
-_WORTH = 1.15
-_DOUBTS = 3
+_TOLERATED = 1.15
+_ATTEMPTS = 3
 
 log = logging.getLogger("inferception")
 
@@ -66,7 +66,7 @@ class Classifier:
         self._pixels_in_flight = pixels_in_flight
         self._golden = self._read_golden()
         self.warm_up_s = self._warm_up(settings.batch_sizes, self.placement.sessions)
-        cost = CostModel(self._warm_up_streams(settings.batch_sizes))
+        busy_s = self._warm_up_streams(settings.batch_sizes)
         devices = settings.batches_at_a_time
         each = self.placement.sessions if len(self.placement.sessions) == devices else self.placement.streams
         running = settings.max_batch_size * devices
@@ -74,7 +74,7 @@ class Classifier:
         self.lane = Lane(
             self.manifest.name,
             each,
-            BatchQueue(cost, settings.max_queue_size, alone=1 / devices if self.placement.streams else 1.0),
+            BatchQueue(CostModel(busy_s), settings.max_queue_size, alone=self.warm_up_s[1] / busy_s[1]),
             PixelSlab(
                 rows,
                 settings.max_batch_size,
@@ -145,7 +145,7 @@ class Classifier:
         pays for the memory that all of them use; where kernels are chosen the first time that a size runs, each runs
         twice.
         """
-        times = 2 if self._settles_each_size else 1
+        times = 1 if self.placement.device == "cpu" else 2
         seconds: dict[int, float] = {}
         with ThreadPoolExecutor(len(sessions)) as at_a_time:
             for size in sizes:
@@ -153,32 +153,26 @@ class Classifier:
                     seconds[size] = max(at_a_time.map(functools.partial(self._run_golden, size), sessions))
         return seconds
 
-    @property
-    def _settles_each_size(self) -> bool:
-        """Whether kernels are chosen the first time that a batch size runs."""
-        return self.placement.device != "cpu"
-
     def _warm_up_streams(self, sizes: Sequence[int]) -> dict[int, float]:
         """Return the seconds of each size on one stream while all of them are busy; on the whole CPU without streams.
 
-        Where they are too slow together to be worth it, as when the CPU has less to give than threads, they are gone.
+        Where they are too slow together, as they may be when the CPU has less to give than threads, they are given up.
         """
-        streams, largest = self.placement.streams, max(sizes)
+        streams = self.placement.streams
         if not streams:
             return self.warm_up_s
-        best = min(seconds / size for size, seconds in self.warm_up_s.items())
-        for _ in range(_DOUBTS):
-            # Full batches are all they are for; any other is about as fast, an image.
-            seconds = self._warm_up(sizes if self._settles_each_size else [largest], streams)
-            image_s = seconds[largest] / largest
-            if image_s / len(streams) < _WORTH * best:
-                return {size: size * image_s for size in sizes} | seconds
+        whole_s = _image_seconds(self.warm_up_s)
+        for _ in range(_ATTEMPTS):
+            seconds = self._warm_up(sizes, streams)
+            stream_s = _image_seconds(seconds)
+            if stream_s / len(streams) < _TOLERATED * whole_s:
+                return seconds
         log.info(
-            "%r runs one batch at a time: in %d streams an image takes each %.0f ms, in one batch %.0f ms in all",
+            "%r runs one batch at a time: an image takes %.0f ms in each of %d streams, and %.0f ms without",
             self,
+            stream_s * 1e3,
             len(streams),
-            image_s * 1e3,
-            best * 1e3,
+            whole_s * 1e3,
         )
         self.placement = dataclasses.replace(self.placement, streams=[])
         return self.warm_up_s
@@ -203,3 +197,8 @@ class Classifier:
                 f"{self!r} answers {found.label} ({found.probability:.3f}) to {sample.file} in a batch of {batch_size}"
                 f" instead of {expected.label} ({expected.probability:.3f}); re-export the model"
             )
+
+
+def _image_seconds(warm_up_s: Mapping[int, float]) -> float:
+    """Return what an image takes, in the size that takes the least."""
+    return min(seconds / size for size, seconds in warm_up_s.items())

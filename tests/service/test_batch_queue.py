@@ -73,9 +73,13 @@ def test_a_lone_batch_may_take_less_than_one_beside_others() -> None:
     with pytest.raises(DeadlineUnmeetable):
         offered(waiting, deadline=0.5)
     in_time = offered(waiting, deadline=0.6)
-    assert waiting.take(0.0) == ([in_time], 1, [])
+    assert waiting.take(0.0, alone=True) == ([in_time], 1, [])
     late = offered(waiting, deadline=0.6)
-    assert waiting.take(0.1) == ([], 0, [late])
+    assert waiting.take(0.1, alone=True) == ([], 0, [late])
+    beside_others = offered(waiting, deadline=0.6)
+    assert waiting.take(0.0) == ([], 0, [beside_others])
+    pair = [offered(waiting, deadline=0.8) for _ in range(2)]
+    assert waiting.take(0.0, alone=True) == (pair, 2, [])
 
 
 def test_check_changes_nothing() -> None:

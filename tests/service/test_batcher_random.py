@@ -34,40 +34,42 @@ class Run:
 class Held(GatedSession):
     """A session each of whose batches waits for leave of its own to end."""
 
-    def __init__(self, running: list[Run], on_whole: bool) -> None:
+    def __init__(self, running: list[Run], overlaps: list[Run], on_whole: bool) -> None:
         super().__init__()
         self._running = running
+        self._overlaps = overlaps
         self._on_whole = on_whole
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         run = Run(self._on_whole)
+        self._overlaps += [other for other in self._running if run.on_whole or other.on_whole]
         self._running.append(run)
         assert run.may_end.wait(PATIENCE_S)
         self._running.remove(run)
         return self.echo(images)
 
 
-async def settled(batcher: Batcher, lanes: Sequence[Lane], running: list[Run], asked: int) -> None:
+async def settled(batcher: Batcher, lanes: Sequence[Lane], running: list[Run], overlaps: list[Run], asked: int) -> None:
     """Wait until threads and loop have done all that they can, then check what must hold at any time."""
 
     def quiet() -> bool:
         held = sum(STREAMS if run.on_whole else 1 for run in running if not run.may_end.is_set())
         decoding = any(not ticket.decoded for one in lanes for ticket in one.queue._waiting)
-        return not decoding and held + len(batcher._idle) == STREAMS
+        return overlaps != [] or (not decoding and held + len(batcher._idle) == STREAMS)
 
     await asyncio.sleep(0)
     await until(quiet)
-    assert not any(run.on_whole for run in running) or len(running) == 1
+    assert overlaps == [], "a batch on the whole CPU and another ran at a time"
     if not running:
         assert [one.queue.ready for one in lanes] == [0] * len(lanes), f"after {asked} requests nothing runs"
 
 
 async def play(steps: Sequence[tuple[str, int]]) -> None:
-    running = list[Run]()
-    stream = Held(running, on_whole=False)
+    running, overlaps = list[Run](), list[Run]()
+    stream = Held(running, overlaps, on_whole=False)
     lanes = [
-        lane(stream, stream, whole=Held(running, on_whole=True), rows=2 * MOST, max_queue=MOST),
-        lane(whole=Held(running, on_whole=True), devices=STREAMS, rows=2 * MOST, max_queue=MOST),
+        lane(stream, stream, whole=Held(running, overlaps, on_whole=True), rows=2 * MOST, max_queue=MOST),
+        lane(whole=Held(running, overlaps, on_whole=True), devices=STREAMS, rows=2 * MOST, max_queue=MOST),
     ]
     tasks = list[asyncio.Task[Answer]]()
     async with batching(*lanes, devices=STREAMS) as batcher:
@@ -80,10 +82,10 @@ async def play(steps: Sequence[tuple[str, int]]) -> None:
                 tasks[number % len(tasks)].cancel()
             elif running:
                 running[number % len(running)].may_end.set()
-            await settled(batcher, lanes, running, len(tasks))
+            await settled(batcher, lanes, running, overlaps, len(tasks))
         while running:
             running[0].may_end.set()
-            await settled(batcher, lanes, running, len(tasks))
+            await settled(batcher, lanes, running, overlaps, len(tasks))
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     for value, answer in enumerate(answers):
         if isinstance(answer, BaseException):
