@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service import logs, tracing
-from service.errors import InvalidManifest, StartupError
+from service.errors import ServiceError, StartupError
 from service.registry import Registry
 from service.settings import Settings
 
@@ -144,7 +144,7 @@ def _bench(settings: Settings, photos: Path | None, reports: Path | None) -> int
         return 1
     try:
         report = run(settings, [path.read_bytes() for path in files])
-    except (StartupError, InvalidManifest, RuntimeError) as error:
+    except (ServiceError, OSError, RuntimeError) as error:
         print(f"can't measure: {error}", file=sys.stderr)
         return 1
     print(report.table())

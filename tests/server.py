@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import httpx2
 
-from service.bench import server
-from service.bench.server import following
+from service.bench.server import Server as Process
+from service.bench.server import running
 from tests import container
 
 
-class Server(server.Server):
+class Server(Process):
     """``python -m service serve``."""
 
     def client(self, timeout: float = 60.0) -> httpx2.Client:
@@ -40,12 +39,7 @@ def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
     chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={model_repository}"]
-    process = subprocess.Popen(  # noqa: S603 - our own command line
-        container.serve_command(model_repository, chosen) if container.IMAGE else command,
-        env=environment | chosen | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with following(Server(process)) as started:
-        yield started
+    if container.IMAGE:
+        command = container.serve_command(model_repository, chosen)
+    with running(Server, command, environment | chosen) as server:
+        yield server

@@ -116,7 +116,7 @@ async def keep_asking(
 ) -> list[Exchange]:
     """Let ``clients`` ask one request after another, taking ``requests`` in turns, for ``seconds``; return all.
 
-    Raises ConnectionError when the server closes a connection.
+    Raises ConnectionError when a connection fails, or what comes over it is not HTTP.
     """
     loop, exchanges = asyncio.get_running_loop(), list[Exchange]()
     endless, end = itertools.cycle(enumerate(requests)), loop.time() + seconds
@@ -131,7 +131,10 @@ async def keep_asking(
         finally:
             connection.transport.abort()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(one())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(one())
+    except ExceptionGroup as errors:
+        raise ConnectionError(f"a client lost the server: {errors.exceptions[0]!r}") from errors
     return exchanges

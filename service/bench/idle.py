@@ -55,7 +55,10 @@ class Idle:
 
 
 def measure(connection: socket.socket, folder: Path, settings: Settings, photos: Sequence[bytes]) -> list[Times]:
-    """Classify photos with the model in ``folder``, in process and over HTTP in turn."""
+    """Classify photos with the model in ``folder``, in process and over HTTP in turn.
+
+    Raises RuntimeError for an answer that is none, ConnectionError when the server closes the connection.
+    """
     manifest = read_manifest(folder)
     session = place(folder, manifest, settings).sessions[0]
     pixels = np.empty((1, session.height, session.width, 3), np.uint8)
@@ -67,11 +70,8 @@ def measure(connection: socket.socket, folder: Path, settings: Settings, photos:
         decode(photo, pixels[0], manifest.preprocessing, settings.max_pixels, budget, fast)
         session.run(pixels)
         middle = time.perf_counter()
-        # By hand: a client library would be part of what is measured.
         connection.sendall(request)
-        answer = b""
-        while not answer.endswith(b"}"):  # the JSON's end
-            answer += connection.recv(65536)
+        answer = _answer(connection)
         end = time.perf_counter()
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"an idle server answered {answer!r}")
@@ -79,3 +79,17 @@ def measure(connection: socket.socket, folder: Path, settings: Settings, photos:
         at_work = float(stages[b"decode"]) + float(stages[b"infer"])
         measured.append(Times((middle - start) * 1e3, (end - middle) * 1e3, at_work))
     return measured[len(photos) :]
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """Read one HTTP response by hand: a client library would be part of what is measured."""
+    answer, end = b"", 0
+    while not end or len(answer) < end:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError(f"the server closed the connection after {answer!r}")
+        answer += part
+        if not end and (head := answer.find(b"\r\n\r\n")) >= 0:
+            length = re.search(rb"content-length: (\d+)", answer[:head])
+            end = head + 4 + (int(length[1]) if length else 0)
+    return answer

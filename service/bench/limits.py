@@ -51,7 +51,7 @@ class Limits:
     def session_over_float(self) -> dict[str, float]:
         """Each way's rate over that of ONNX Runtime's own fp32, at the largest batch; empty where nothing runs that."""
         whole = self.session_per_s.get(FLOAT)
-        if whole is None:  # a GPU runs fp16 alone
+        if whole is None:  # another device or precision was asked for
             return {}
         return {way: rates[max(rates)] / whole[max(whole)] for way, rates in self.session_per_s.items()}
 
@@ -86,7 +86,7 @@ def measure(folder: Path, settings: Settings, photos: Sequence[bytes]) -> Limits
             for way, sessions in session_sets.items()
             for size in settings.batch_sizes
         }
-        for (way, size), seconds in alternated(work).items():
+        for (way, size), seconds in alternated(work, ROUNDS).items():
             rates[way][size] = size * len(session_sets[way]) / seconds
     return Limits(
         manifest.name,
@@ -99,7 +99,7 @@ def measure(folder: Path, settings: Settings, photos: Sequence[bytes]) -> Limits
 
 
 def alternated(
-    work: Mapping[K, Callable[[], object]], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
+    work: Mapping[K, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[K, float]:
     """Return the median seconds that each work takes by ``clock``, in turns, after a turn to warm up."""
     seconds: dict[K, list[float]] = {key: [] for key in work}
@@ -127,7 +127,7 @@ def _decode_seconds(manifest: Manifest, photos: Sequence[bytes], settings: Setti
 
     # A thread's own time: what else the machine does meanwhile doesn't count.
     ways = {"exact": lambda: decode_all(False), "fast": lambda: decode_all(True)}
-    return {how: seconds / len(photos) for how, seconds in alternated(ways, clock=time.thread_time).items()}
+    return {how: seconds / len(photos) for how, seconds in alternated(ways, ROUNDS, clock=time.thread_time).items()}
 
 
 def offline_rate(placement: Placement, manifest: Manifest, photos: Sequence[bytes], settings: Settings) -> float:

@@ -9,13 +9,14 @@ import json
 import logging
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,13 +43,14 @@ SIDES = ((375, 500), (750, 1000), (1500, 2000), (3000, 4000))
 
 @dataclass(frozen=True)
 class Start:
-    """A server with all models of a repository: seconds from its start until ready, and its resident memory then."""
+    """A server with all models of a repository: seconds from its start until ready, and the most memory until then."""
 
     ready_s: float
-    resident_mb: float | None
+    peak_mb: float | None
 
 
-class Rate(NamedTuple):
+@dataclass(frozen=True)
+class Rate:
     """What some clients got that each sent one request after another: latencies in milliseconds.
 
     ``as_in_process`` is the share of answers whose first label is the one that the session gives without HTTP.
@@ -118,9 +120,17 @@ def measure_saturated(folder: Path, settings: Settings, photos: Sequence[bytes])
     offline_rates, service_rates, plain_rates = list[float](), list[float](), list[float]()
     with (
         _only(folder) as repository,
-        # All clients may wait: by default those beyond 64 would be told to come back later.
-        _service(repository, settings, max_queue_size=MANY_CLIENTS[-1]) as service,
-        running("service.bench.plain_server", str(folder), environment=os.environ) as plain,
+        _service(
+            repository,
+            settings,
+            # What was chosen above, not chosen once more.
+            device=placement.device,
+            precision=placement.precision,
+            # All clients may wait: by default those beyond 64 would be told to come back later.
+            max_queue_size=MANY_CLIENTS[-1],
+            max_body_bytes_in_flight=max(settings.max_body_bytes_in_flight, MANY_CLIENTS[-1] * max(map(len, photos))),
+        ) as service,
+        running(Server, _python("service.bench.plain_server", str(folder)), os.environ) as plain,
     ):
         ask = functools.partial(_rate, service, query=query)
         right = expected(photos)
@@ -158,7 +168,11 @@ def _service(repository: Path, settings: Settings, **others: object) -> Abstract
     told |= {"port": 0, "model_repository": repository, "default_model": None} | others
     chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in told.items() if value is not None}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
-    return running("service", "serve", environment=environment | chosen)
+    return running(Server, _python("service", "serve"), environment | chosen)
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
 
 
 def _rate(
@@ -166,7 +180,7 @@ def _rate(
 ) -> Rate:
     """Return what ``clients`` get that send one request after another. Raises RuntimeError unless all get answers."""
     requests = [classify_request(photo, query) for photo in photos]
-    asyncio.run(keep_asking(server.address, requests, clients, SECONDS / 8))  # until batches are full
+    asyncio.run(keep_asking(server.address, requests, clients, SECONDS / 8))  # until memory for so many is there
     exchanges = asyncio.run(keep_asking(server.address, requests, clients, SECONDS))
     if refused := [answer for _, _, answer in exchanges if answer.status != 200]:
         raise RuntimeError(f"{len(refused)} of {len(exchanges)} requests got no answer, the first {refused[0]}")

@@ -6,7 +6,7 @@ import html
 import json
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,8 +56,8 @@ class Report:
 
     def _starts(self) -> list[str]:
         seconds = ", ".join(f"{start.ready_s:.1f}" for start in self.starts)
-        memory = max(start.resident_mb or 0 for start in self.starts)
-        return [f"all models: ready {seconds} s after a start; {memory:.0f} MB resident"]
+        memory = _memory(start.peak_mb for start in self.starts)
+        return [f"all models: ready {seconds} s after a start, by then {memory}"]
 
     def _page(self) -> str:
         plots = []
@@ -125,13 +125,18 @@ def _over_http(served: OverHttp) -> list[str]:
         f"  {served.service_over_plain:.2f} times the plain server's {plain:.1f}",
         f"  as many and more clients: within {served.spread:.1%}",
         f"  first labels as without HTTP: {worst:.1%}",
-        *(f"  {name}: at most {size or 0:.0f} MB resident, {CLIENTS} clients" for name, size in served.peak_mb.items()),
+        *(f"  {name}, {CLIENTS} clients: {_memory([size])}" for name, size in served.peak_mb.items()),
         *(
             f"  {n:>4} clients: {rate.per_s:.1f}/s, p50 {rate.p50_ms:.0f} ms, p99 {rate.p99_ms:.0f} ms"
             for n, rate in served.by_clients.items()
         ),
         *(f"  photos of {side}: {rate.per_s:.1f}/s" for side, rate in served.by_photo.items()),
     ]
+
+
+def _memory(peaks_mb: Iterable[float | None]) -> str:
+    known = [peak for peak in peaks_mb if peak is not None]
+    return f"at most {max(known):.0f} MB resident" if known else "memory unknown"
 
 
 def _alternated(served: OverHttp) -> tuple[list[float], list[float], list[float]]:

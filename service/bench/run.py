@@ -24,11 +24,13 @@ def run(settings: Settings, photos: Sequence[bytes] = ()) -> Report:
     folders = sorted({folder.parent: folder for folder in versions}.values())
     if not folders:
         raise StartupError(f"no models in {settings.model_repository}: run `make export` first")
+    saturated = [folder for folder in folders if settings.default_model in (None, folder.parent.name)]
+    if not saturated:
+        raise StartupError(f"default_model is {settings.default_model!r}, which {settings.model_repository} lacks")
     samples = {
         folder: photos or [checked_file(folder, sample).read_bytes() for sample in read_manifest(folder).golden]
         for folder in folders
     }
-    saturated = [folder for folder in folders if settings.default_model in (None, folder.parent.name)]
     measured = [limits.measure(folder, settings, samples[folder]) for folder in folders]
     starts, idle = measure_idle(samples, settings)
     return Report(

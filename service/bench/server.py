@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +60,19 @@ S = TypeVar("S", bound=Server)
 
 
 @contextmanager
-def following(server: S) -> Iterator[S]:
-    """Wait until a server announces itself; in the end stop it by SIGTERM. Raises StartupError if it never does."""
+def running(kind: type[S], command: Sequence[str], environment: Mapping[str, str]) -> Iterator[S]:
+    """Run ``command``, wait until it announces a server, and in the end stop it by SIGTERM.
+
+    Raises StartupError if it never does.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        command,
+        env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = kind(process)
     follower = threading.Thread(target=server.follow)
     follower.start()
     try:
@@ -72,25 +82,11 @@ def following(server: S) -> Iterator[S]:
             raise StartupError(f"a server did not start; it said: {''.join(server.output)}")
         yield server
     finally:
-        server.process.terminate()
+        process.terminate()
         try:
-            server.process.wait(30)
+            process.wait(30)
         finally:
-            server.process.kill()  # does nothing, unless the drain hangs
-            server.process.wait()
+            process.kill()  # does nothing, unless the drain hangs
+            process.wait()
             follower.join()
-            server.process.stdout.close()  # type: ignore[union-attr] # it is a pipe
-
-
-@contextmanager
-def running(module: str, *arguments: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """Run ``python -m module`` and follow it."""
-    process = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", module, *arguments],
-        env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with following(Server(process)) as server:
-        yield server
+            process.stdout.close()  # type: ignore[union-attr] # it is a pipe

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 from PIL import Image
 
 from service import __main__
-from service.bench import idle, limits, over_http
-from service.bench.server import START_S, running
+from service.bench import idle, limits, over_http, run
+from service.bench.client import classify_request, keep_asking
+from service.bench.server import START_S, Server, running
 from service.errors import StartupError
 from service.settings import Settings
 
@@ -44,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(over_http, "SERVERS", 1)
     monkeypatch.setattr(over_http, "ALTERNATIONS", 1)
     monkeypatch.setattr(over_http, "SECONDS", 0.4)
-    monkeypatch.setattr(over_http, "MANY_CLIENTS", (1, 16))
+    monkeypatch.setattr(over_http, "MANY_CLIENTS", (1, 16, 17))
     monkeypatch.setattr(over_http, "SIDES", ((300, 400),))
 
 
@@ -69,13 +72,14 @@ def test_the_command_measures_the_machine_the_service_and_a_plain_server(
         "int8 on cpu in 2 streams": {"1", "2"},
     }
     assert min(rate for rates in found["session_per_s"].values() for rate in rates.values()) > 0
-    assert found["session_over_float"]["fp32 on cpu"] == 1
+    whole, streams = (found["session_per_s"][way]["2"] for way in ("fp32 on cpu", "int8 on cpu in 2 streams"))
+    assert found["session_over_float"]["int8 on cpu in 2 streams"] == pytest.approx(streams / whole)
     assert set(found["offline_per_s"]) == {"fp32 on cpu", "int8 on cpu"}
     assert found["fast_over_exact"] == pytest.approx(found["decode_s"]["fast"] / found["decode_s"]["exact"])
 
     (start,) = figures["starts"]
     assert 0 < start["ready_s"] < START_S
-    assert 50 < start["resident_mb"] < 2000
+    assert 50 < start["peak_mb"] < 2000
     alone = figures["idle"]["xception"]
     assert alone["p99"] >= alone["p50"] > alone["p50_in_process"] * 0.5
 
@@ -83,9 +87,10 @@ def test_the_command_measures_the_machine_the_service_and_a_plain_server(
     (service,), (offline,), (plain,) = (served[f"{name}_per_s"] for name in ("service", "offline", "plain"))
     assert served["service_over_offline"] == pytest.approx(service / offline)
     assert served["service_over_plain"] == pytest.approx(service / plain)
-    assert set(served["by_clients"]) == {"1", "16"}
-    assert served["spread"] == 0
-    rates = dict(zip(("per_s", "p50_ms", "p99_ms", "as_in_process"), served["by_photo"]["300x400"], strict=True))
+    assert set(served["by_clients"]) == {"1", "16", "17"}
+    many = [served["by_clients"][clients]["per_s"] for clients in ("16", "17")]
+    assert served["spread"] == pytest.approx(max(many) / min(many) - 1)
+    rates = served["by_photo"]["300x400"]
     assert rates["per_s"] > 0
     assert rates["p99_ms"] >= rates["p50_ms"] > 0
     assert rates["as_in_process"] == 1
@@ -100,47 +105,78 @@ def test_the_command_measures_the_machine_the_service_and_a_plain_server(
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_answer_that_is_none_ends_the_bench(model_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_none_ends_the_bench(model_repository: Path) -> None:
     settings = Settings(model_repository=model_repository, device="cpu", precision="int8", max_body_bytes=10)
     with pytest.raises(RuntimeError, match="413"):
         over_http.measure_saturated(model_repository / "xception" / "1", settings, [photo(300, 400)])
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    with (
-        pytest.raises(StartupError, match="make export"),
-        running("service", "serve", "--port=0", f"--model-repository={tmp_path}", environment=os.environ),
-    ):
+    command = [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={tmp_path}"]
+    with pytest.raises(StartupError, match="make export"), running(Server, command, os.environ):
         pass
 
 
-def test_a_folder_without_photos_is_not_replaced_by_golden_samples(
-    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}"])
+def test_an_idle_server_that_closes_the_connection_ends_the_bench(model_repository: Path, said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+        settings = Settings(device="cpu", precision="int8")
+        with pytest.raises(ConnectionError, match="closed"):
+            idle.measure(ours, model_repository / "xception" / "1", settings, [photo(300, 400)])
+
+
+async def _nobody_answers() -> None:
+    def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    async with server:
+        await keep_asking(server.sockets[0].getsockname(), [classify_request(b"jpeg", {})], clients=2, seconds=10)
+
+
+def test_a_server_that_closes_connections_is_one_error() -> None:
+    with pytest.raises(ConnectionError, match="lost the server"):
+        asyncio.run(_nobody_answers())
+
+
+def test_each_model_is_measured_in_its_highest_version_and_the_default_one_saturated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = f"service bench --model-repository {model_repository} --photos {tmp_path}"
-    monkeypatch.setattr(sys, "argv", command.split())
+    for version in ("a/2", "a/10", "b/1"):
+        (tmp_path / version).mkdir(parents=True)
+    measured, saturated = list[Path](), list[Path]()
+    monkeypatch.setattr(limits, "measure", lambda folder, *_: measured.append(folder))
+    monkeypatch.setattr(run, "measure_idle", lambda samples, _: ([], {folder.parent.name: 0 for folder in samples}))
+    monkeypatch.setattr(run, "measure_saturated", lambda folder, *_: saturated.append(folder))
+    report = run.run(Settings(model_repository=tmp_path, default_model="b"), [b"jpeg"])
+    assert measured == [tmp_path / "a" / "10", tmp_path / "b" / "1"]
+    assert set(report.idle) == {"a", "b"}
+    assert saturated == [tmp_path / "b" / "1"]
+    run.run(Settings(model_repository=tmp_path), [b"jpeg"])
+    assert saturated[1:] == measured[:2]
+    with pytest.raises(StartupError, match="'c'"):
+        run.run(Settings(model_repository=tmp_path, default_model="c"), [b"jpeg"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--model-repository {empty}", "no models"),
+        ("--model-repository {broken}", "can't read"),
+        ("--photos {empty}", "no JPEG file"),  # golden samples don't take their place
+    ],
+)
+def test_what_can_not_be_measured(
+    options: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    (broken / "model" / "1").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["service", "bench", *options.format(empty=empty, broken=broken).split()])
     with pytest.raises(SystemExit) as exit_:
         __main__.main()
     assert exit_.value.code == 1
-    assert "can't measure: no JPEG file" in capsys.readouterr().err
-
-
-def test_a_repository_without_models_can_not_be_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["service", "bench", "--model-repository", str(tmp_path)])
-    with pytest.raises(SystemExit) as exit_:
-        __main__.main()
-    assert exit_.value.code == 1
-    assert "can't measure: no models" in capsys.readouterr().err
-
-
-def test_a_model_that_can_not_be_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "broken" / "1").mkdir(parents=True)
-    monkeypatch.setattr(sys, "argv", ["service", "bench", "--model-repository", str(tmp_path)])
-    with pytest.raises(SystemExit) as exit_:
-        __main__.main()
-    assert exit_.value.code == 1
-    assert "can't measure: can't read" in capsys.readouterr().err
+    assert f"can't measure: {told}" in capsys.readouterr().err
