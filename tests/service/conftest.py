@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_but_the_test_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make test`` exports some of the server's settings."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"INFERCEPTION_{name.upper()}", raising=False)
