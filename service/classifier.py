@@ -67,6 +67,7 @@ class Classifier:
         self._golden = self._read_golden()
         self.warm_up_s = self._warm_up(settings.batch_sizes, self.placement.sessions)
         busy_s = self._warm_up_streams(settings.batch_sizes)
+        cost = CostModel(busy_s, settings.batch_sizes)
         devices = settings.batches_at_a_time
         each = self.placement.sessions if len(self.placement.sessions) == devices else self.placement.streams
         running = settings.max_batch_size * devices
@@ -74,7 +75,7 @@ class Classifier:
         self.lane = Lane(
             self.manifest.name,
             each,
-            BatchQueue(CostModel(busy_s), settings.max_queue_size, alone=self.warm_up_s[1] / busy_s[1]),
+            BatchQueue(cost, settings.max_queue_size, alone=self.warm_up_s[1] / busy_s[1]),
             PixelSlab(
                 rows,
                 settings.max_batch_size,
@@ -139,13 +140,15 @@ class Classifier:
         return golden
 
     def _warm_up(self, sizes: Sequence[int], sessions: Sequence[Runs]) -> dict[int, float]:
-        """Run every batch size on the golden samples, so that memory and kernels are settled and answers known right.
+        """Run batches of the golden samples, so that memory and kernels are settled and answers known right.
 
-        Returns the seconds of each size while all ``sessions`` are busy, on the slowest. The largest runs first, and
-        pays for the memory that all of them use; where kernels are chosen the first time that a size runs, each runs
-        twice.
+        Returns the seconds of each size that ran while all ``sessions`` are busy, on the slowest. The largest runs
+        first, and pays for the memory that all of them use. Where kernels are chosen the first time that a size runs,
+        each runs twice; elsewhere those between the largest and one bring nothing new.
         """
-        times = 1 if self.placement.device == "cpu" else 2
+        times = 2
+        if self.placement.device == "cpu":
+            times, sizes = 1, sorted({max(sizes), min(sizes)}, reverse=True)
         seconds: dict[int, float] = {}
         with ThreadPoolExecutor(len(sessions)) as at_a_time:
             for size in sizes:

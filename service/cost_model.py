@@ -14,17 +14,21 @@ _WINDOW = 16
 
 
 class CostModel:
-    """Predicted seconds of a batch of n images, for the fixed batch ``sizes`` that were warmed up."""
+    """Predicted seconds of a batch of n images, for the fixed batch ``sizes``."""
 
-    def __init__(self, warm_up: Mapping[int, float]) -> None:
-        """Fit from {batch size: seconds}; one size alone is taken as proportional."""
-        self.sizes: Sequence[int] = sorted(warm_up)
-        if len(self.sizes) == 1:
-            self._a, self._b = 0.0, warm_up[self.sizes[0]] / self.sizes[0]
+    def __init__(self, warm_up: Mapping[int, float], sizes: Sequence[int] = ()) -> None:
+        """Fit from {batch size: seconds}; one size alone is taken as proportional.
+
+        Batches have the sizes that were warmed up, unless others are given.
+        """
+        self.sizes: Sequence[int] = sorted(sizes or warm_up)
+        if len(warm_up) == 1:
+            ((size, seconds),) = warm_up.items()
+            self._a, self._b = 0.0, seconds / size
         else:
-            self._b, self._a = statistics.linear_regression(self.sizes, [warm_up[size] for size in self.sizes])
+            self._b, self._a = statistics.linear_regression(list(warm_up), list(warm_up.values()))
         if self._a < 0:  # noise around proportional cost; a batch can't be had for less than nothing
-            self._a, self._b = 0.0, sum(warm_up.values()) / sum(self.sizes)
+            self._a, self._b = 0.0, sum(warm_up.values()) / sum(warm_up)
         self._ratios: deque[float] = deque([1.0], maxlen=_WINDOW)
         self._scale = 1.0
 

@@ -170,6 +170,8 @@ def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequ
     }
     choice = choices.recall(depends_on)
     if choice is None:
+        if "openvino" in devices:
+            openvino.cpu()  # before the others are loaded to be measured with it
         sessions = {
             name: load(folder, manifest, settings, c, "to be measured").sessions[0] for name, c in found.items()
         }

@@ -18,6 +18,13 @@ def test_one_size_is_proportional() -> None:
     assert CostModel({4: 2.0}).seconds(8) == pytest.approx(4.0)
 
 
+def test_sizes_between_those_measured_lie_on_the_line() -> None:
+    cost = CostModel({6: 0.7, 1: 0.2}, [6, 3, 1])
+    assert cost.sizes == [1, 3, 6]
+    assert cost.seconds(3) == pytest.approx(0.4)
+    assert cost.next_size(3) == 3
+
+
 def test_cost_never_falls_below_nothing() -> None:
     """Timing noise can make small batches look cheaper than free."""
     cost = CostModel({1: 0.01, 2: 0.3, 4: 0.8, 8: 1.9})

@@ -96,10 +96,21 @@ def test_a_precision_that_was_not_exported_is_an_error(folder: Path) -> None:
         place(folder, manifest(folder, "fp32"), Settings(precision="fp16"))
 
 
-def test_auto_says_what_it_took_and_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_auto_says_what_it_took_and_why(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool
+) -> None:
     monkeypatch.setattr(openvino, "cpu", unavailable)
-    monkeypatch.setattr(openvino, "installed_version", unavailable)
-    placed = place(folder, read_manifest(folder), Settings(device="auto"))
+    monkeypatch.setattr(openvino, "installed_version", (lambda: "1") if installed else unavailable)
+    made = list[Session]()
+
+    def session(*given: Any) -> Session:
+        made.append(Session(*given))
+        return made[-1]
+
+    monkeypatch.setattr(placement, "Session", session)
+    placed = place(folder, read_manifest(folder), Settings(device="auto", cache=tmp_path, streams=1))
+    assert len(made) == 3  # fp32 and int8 to be measured, and what was chosen
     assert (placed.device, placed.provider) == ("cpu", "CPUExecutionProvider")
     assert placed.reason.startswith("auto: no CUDA (")
     assert "no OpenVINO (none in this test); " in placed.reason
