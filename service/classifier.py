@@ -120,8 +120,9 @@ class Classifier:
         decode(data, pixels, self.manifest.preprocessing, self._max_pixels, self._pixels_in_flight, self._fast)
 
     def _top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        return [Prediction(index=i, label=self.labels[i], probability=float(probabilities[i])) for i in order.tolist()]
+        order = (-probabilities).argsort(kind="stable")[:top_k]
+        best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
+        return [Prediction(index=i, label=self.labels[i], probability=probability) for i, probability in best]
 
     def _check_shapes(self) -> None:
         session = self.placement.sessions[0]
@@ -192,13 +193,13 @@ class Classifier:
 
     def _check_golden(self, sample: Golden, answer: NDArray[np.float32], batch_size: int) -> None:
         expected = sample.top_k[0]
-        off = max(abs(float(answer[p.index]) - p.probability) for p in sample.top_k)
+        off = max(abs(float(answer[p["index"]]) - p["probability"]) for p in sample.top_k)
         tolerance = _GOLDEN_TOLERANCE + self.placement.variant.agreement.max_abs_probability
-        if answer[expected.index] < _GOLDEN_TIE * answer.max() or off > tolerance:
+        if answer[expected["index"]] < _GOLDEN_TIE * answer.max() or off > tolerance:
             (found,) = self._top(answer, 1)
             raise InvalidManifest(
-                f"{self!r} answers {found.label} ({found.probability:.3f}) to {sample.file} in a batch of {batch_size}"
-                f" instead of {expected.label} ({expected.probability:.3f}); re-export the model"
+                f"{self!r} answers {found['label']} ({found['probability']:.3f}) to {sample.file} in a batch of "
+                f"{batch_size} instead of {expected['label']} ({expected['probability']:.3f}); re-export the model"
             )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from service.access import Trace
@@ -93,9 +93,8 @@ async def classify(request: Request) -> Response:
             classifier.check_admission(query.deadline, query.top_k, query.priority)  # before a body is read
             async with request.app.state.bodies.read(request) as files, _ends_with_client(request, patience):
                 trace.stages["read"] = time.perf_counter() - trace.arrived
-                answer: BaseModel = await (query.one(files[0]) if len(files) == 1 else query.several(files))
-                # Made by ourselves a line ago: FastAPI's check of it would cost more than the rest of the answer.
-                return Response(answer.model_dump_json(), media_type="application/json")
+                answer = await (query.one(files[0]) if len(files) == 1 else query.several(files))
+                return JSONResponse(answer)
     except ServiceError as error:
         query.count(error)
         raise
@@ -133,12 +132,12 @@ class _Query:
 
         async def entry(file: File) -> FileResult | FileError:
             try:
-                return FileResult(file=file.name, **dict(await self.one(file)))
+                return {"file": file.name, **await self.one(file)}
             except ServiceError as error:
                 self.count(error)
-                return FileError(file=file.name, error=problem_of(error))
+                return {"file": file.name, "error": problem_of(error)}
 
-        return Results(results=await asyncio.gather(*map(entry, files)))
+        return {"results": await asyncio.gather(*map(entry, files))}
 
     def count(self, error: ServiceError) -> None:
         """Count an image that got no answer."""

@@ -89,7 +89,7 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
         def _refuse(self, status: int, detail: str) -> None:
             """Answer a request that never reached the application, and close."""
             metrics.connections_refused.labels("bad request").inc()
-            body = problem(status, detail).model_dump_json().encode()
+            body = problem_response(problem(status, detail)).body
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head % len(body) + body)
             self.transport.close()

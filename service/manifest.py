@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
 from service.errors import InvalidManifest
 from service.image import Preprocessing
@@ -71,12 +72,13 @@ class Variant(File):
     agreement: Agreement
 
 
-class Prediction(_Strict):
-    """A class and its probability, 0..1."""
+@with_config(extra="forbid")
+class Prediction(TypedDict):
+    """A class and its probability, 0..1. A plain dict, since every answer has some."""
 
-    index: int = Field(ge=0)
+    index: Annotated[int, Field(ge=0)]
     label: str
-    probability: float = Field(ge=0.0, le=1.0)
+    probability: Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Golden(File):

@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from service import errors
 from service.schemas import Problem
@@ -47,7 +47,7 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
 
 def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
     """Return the HTTP response that carries ``body``."""
-    return Response(body.model_dump_json(), body.status, headers, media_type="application/problem+json")
+    return JSONResponse(body, body["status"], headers, media_type="application/problem+json")
 
 
 def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,23 +1,30 @@
-"""Bodies of requests and responses, as ``/docs`` shows them."""
+"""Bodies of requests and responses, as ``/docs`` shows them.
+
+Answers of ``/classify`` and problems are plain dicts: made by ourselves, they need no validation that every request
+would wait for.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from service.classifier import Classification, Classifier
 from service.manifest import Prediction
 
 
-class Problem(BaseModel):
+class Problem(TypedDict):
     """An error, as ``application/problem+json`` (RFC 9457)."""
 
-    type: str = Field(examples=["urn:inferception:error:invalid-image"])
-    title: str = Field(examples=["Bad Request"])
-    status: int = Field(examples=[400])
+    type: Annotated[str, Field(examples=["urn:inferception:error:invalid-image"])]
+    title: Annotated[str, Field(examples=["Bad Request"])]
+    status: Annotated[int, Field(examples=[400])]
     detail: str
 
 
-class Timing(BaseModel):
+class Timing(TypedDict):
     """Where the time went, in milliseconds; ``total`` runs from the request's arrival to its answer."""
 
     decode: float
@@ -26,19 +33,19 @@ class Timing(BaseModel):
     total: float
 
 
-class ImageResult(BaseModel):
+class ImageResult(TypedDict):
     """The answer to one image, most probable class first."""
 
     model: str
     version: int
     precision: str
-    trained: bool = Field(description="false: random weights, the labels mean nothing")
+    trained: Annotated[bool, Field(description="false: random weights, the labels mean nothing")]
     predictions: list[Prediction]
     timing_ms: Timing
-    batch_size: int = Field(description="images that ran together with this one, itself included")
+    batch_size: Annotated[int, Field(description="images that ran together with this one, itself included")]
 
 
-class FileError(BaseModel):
+class FileError(TypedDict):
     """What was wrong with one file among several."""
 
     file: str
@@ -51,7 +58,7 @@ class FileResult(ImageResult):
     file: str
 
 
-class Results(BaseModel):
+class Results(TypedDict):
     """One entry a file, in the order they were sent."""
 
     results: list[FileResult | FileError]
