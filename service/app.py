@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from service import classify, routes
 from service.access import PROBES, Access
-from service.body import BodyReader
+from service.budget import Budget
 from service.errors import ServiceError
 from service.problems import headers_of, problem, problem_of, problem_response
 from service.registry import Registry
@@ -46,7 +46,8 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
         telemetry=_TELEMETRY,
     )
     app.add_middleware(Access, registry=registry)
-    app.state.settings, app.state.registry, app.state.bodies = settings, registry, BodyReader(settings)
+    app.state.settings, app.state.registry = settings, registry
+    app.state.body_bytes = Budget(settings.max_body_bytes_in_flight)
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientDisconnect)(_client_gone)

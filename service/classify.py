@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.access import Trace
 from service.batch_queue import Priority
-from service.body import File
+from service.body import Body, File
 from service.classifier import Classifier
 from service.errors import DeadlineExceeded, Overloaded, ServiceError
 from service.metrics import Metrics
@@ -91,9 +91,11 @@ async def classify(request: Request) -> Response:
     try:
         async with asyncio.timeout_at(query.deadline) as patience:
             classifier.check_admission(query.deadline, query.top_k, query.priority)  # before a body is read
-            async with request.app.state.bodies.read(request) as files, _ends_with_client(request, patience):
+            with Body(request, settings, request.app.state.body_bytes) as body:
+                files = await body.files()
                 trace.stages["read"] = time.perf_counter() - trace.arrived
-                answer = await (query.one(files[0]) if len(files) == 1 else query.several(files))
+                with _ends_with_client(request, patience):
+                    answer = await (query.one(files[0]) if len(files) == 1 else query.several(files))
                 return JSONResponse(answer)
     except ServiceError as error:
         query.count(error)
@@ -148,8 +150,8 @@ class _Query:
             self.metrics.expired.labels(self.trace.model).inc()
 
 
-@asynccontextmanager
-async def _ends_with_client(request: Request, patience: asyncio.Timeout) -> AsyncIterator[None]:
+@contextmanager
+def _ends_with_client(request: Request, patience: asyncio.Timeout) -> Iterator[None]:
     """Let ``patience`` run out at once when the client goes: both ends of a request take the same path."""
 
     async def listen() -> None:

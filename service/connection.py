@@ -1,6 +1,6 @@
 """uvicorn's HTTP connection with the limits it lacks: on heads, on the time of a request, on connections.
 
-``BodyReader`` answers a slow or large body with its own problem; what is cut off here never gets that far: a head that
+``Body`` answers a slow or large body with its own problem; what is cut off here never gets that far: a head that
 trickles or has no end, and a body that nobody reads any more.
 """
 

@@ -6,6 +6,7 @@ Read here by one model: FastAPI would read one parameter after another, and ever
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from service.errors import InvalidParameter
 
 _TIMEOUT = "x-request-timeout-ms"
 _PRIORITY = "x-priority"
+_HEADERS = (_TIMEOUT.encode(), _PRIORITY.encode())
 
 
 class Parameters(BaseModel):
@@ -31,8 +33,9 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, request: Request) -> Parameters:
         """Return what ``request`` asks for, or raise InvalidParameter, which names what is wrong."""
-        headers = {name: request.headers[name] for name in (_TIMEOUT, _PRIORITY) if name in request.headers}
-        query = {name: value for name, value in request.query_params.items() if not name.startswith("x-")}
+        given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = {name: value for name, value in given if not name.startswith("x-")}
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers.raw if name in _HEADERS}
         try:
             return cls.model_validate(query | headers)
         except ValidationError as error:

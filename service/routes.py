@@ -55,5 +55,5 @@ async def prometheus(request: Request) -> Response:
     """Give Prometheus its figures."""
     registry = _registry(request)
     registry.observe()
-    registry.metrics.body_bytes_in_flight.set(request.app.state.bodies.in_flight.held)
+    registry.metrics.body_bytes_in_flight.set(request.app.state.body_bytes.held)
     return Response(registry.metrics.exposition(), media_type=CONTENT_TYPE)

@@ -14,7 +14,8 @@ from opentelemetry.util.types import AttributeValue
 
 from service.errors import StartupError
 
-_tracer = trace.get_tracer("inferception")  # makes nothing of its spans until a provider is set
+# None while nobody asks for traces: a tracer that drops every span takes its time for it.
+_tracer: trace.Tracer | None = None
 
 
 def configure() -> None:
@@ -40,12 +41,18 @@ def configure() -> None:
     provider = TracerProvider()  # it, the processor and the exporter read the other variables themselves
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    global _tracer
+    _tracer = provider.get_tracer("inferception")
 
 
 class BatchSpan:
     """One batch on the device, ``images`` padded to ``size``."""
 
     def __init__(self, model: str, images: int, size: int) -> None:
+        self._span: trace.Span = trace.INVALID_SPAN
+        self.link: trace.Link | None = None
+        if _tracer is None:
+            return
         attributes: dict[str, AttributeValue] = {
             "inferception.model": model,
             "inferception.batch_size": images,
@@ -74,8 +81,10 @@ class Stages:
 
     def enter(self, name: str, batch: BatchSpan | None = None) -> None:
         """End the stage before and start this one; ``batch`` is what it shares with other images."""
+        if _tracer is None:
+            return
         self._span.end()
-        self._span = _tracer.start_span(name, self._parent, links=[batch.link] if batch else None)
+        self._span = _tracer.start_span(name, self._parent, links=[batch.link] if batch and batch.link else None)
 
     def end(self) -> None:
         """End the last stage."""

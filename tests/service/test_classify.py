@@ -100,7 +100,7 @@ async def waiting(registry: Registry) -> AsyncIterator[Waiting]:
         await served
         for end in await asyncio.gather(*tasks, return_exceptions=True):
             assert not isinstance(end, Exception)  # asyncio keeps silent about one in a task that is cancelled later
-    assert len(lane.queue) == len(lane.pixels) == app.state.bodies.in_flight.held == 0
+    assert len(lane.queue) == len(lane.pixels) == app.state.body_bytes.held == 0
     request.counted = dict(counts(registry) - before)
 
 
