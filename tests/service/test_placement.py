@@ -120,6 +120,26 @@ def unavailable() -> None:
     raise DeviceUnavailable("none in this test")
 
 
+def test_auto_goes_on_without_an_openvino_that_loads_the_model_and_fails_to_run_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        provider = openvino.PROVIDER
+
+        def run(self, _: NDArray[np.uint8]) -> None:
+            raise RuntimeError("illegal instruction")
+
+    def session(model: Path, providers: Any, threads: int) -> Session | Failing:
+        return Failing() if providers[0][0] == openvino.PROVIDER else Session(model, providers, threads)
+
+    monkeypatch.setattr(openvino, "cpu", lambda: None)
+    monkeypatch.setattr(openvino, "installed_version", lambda: "1")
+    monkeypatch.setattr(placement, "Session", session)
+    placed = place(folder, read_manifest(folder), Settings(device="auto", cache=tmp_path, streams=1))
+    assert placed.device == "cpu"
+    assert f"no OpenVINO ({openvino.PROVIDER} loads the model, but can't run it: illegal instruction)" in placed.reason
+
+
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_device_that_is_asked_for_and_missing_is_an_error(folder: Path, device: Device) -> None:
     with pytest.raises(DeviceUnavailable):
