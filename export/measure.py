@@ -181,8 +181,11 @@ def _openvino() -> onnxruntime.OrtEpDevice | None:
         import onnxruntime_ep_openvino  # not made for every kind of machine
     except ImportError:
         return None
-    if _OPENVINO not in onnxruntime.get_available_providers():
+    try:
         onnxruntime.register_execution_provider_library(_OPENVINO, onnxruntime_ep_openvino.get_library_path())
+    except Exception as error:  # onnxruntime's exceptions share no base below Exception
+        if "already registered" not in str(error):
+            raise
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == _OPENVINO]
     return next((device for device in devices if device.ep_metadata["ov_device"] == "CPU"), None)
 
