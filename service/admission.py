@@ -38,6 +38,7 @@ class Answer:
 
     probabilities: NDArray[np.float32]
     batch_size: int
+    decode_s: float
     queue_s: float
     infer_s: float
 
@@ -69,6 +70,7 @@ class Admission(Ticket):
     _wants_batch: Callable[[], None] = field(kw_only=True)
     row: int = field(kw_only=True)
     answer: asyncio.Future[Answer] = field(kw_only=True)
+    decode_s: float = field(default=0.0, init=False)
     decoded_at: float = field(default=0.0, init=False)
     _in_use: bool = field(default=False, init=False)  # a decoder or a batch touches the row
     _ended: bool = field(default=False, init=False)
@@ -85,19 +87,18 @@ class Admission(Ticket):
             self.answer.exception()  # retrieved, or asyncio would log it
         self._give_back_row()
 
-    async def decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
-        """Run ``decode`` on the row in a decoder thread; return the seconds it took. Its errors pass through."""
-        self._in_use = True
+    async def run(self, decode: Callable[[NDArray[np.uint8]], None]) -> Answer:
+        """Run ``decode`` on the row in a decoder thread, and wait for the batch that the image then joins.
+
+        Raises what ``decode`` or the batch raised, QueueFull when shed, DeadlineExceeded when dropped.
+        """
+        self._in_use = True  # until the decoder ends: one that writes can't be stopped
         self._stages.enter("decode")
         loop = asyncio.get_running_loop()
-        decoded: asyncio.Future[float] = loop.create_future()
         work = self._decoders.submit(self._decode, decode)
-        # Straight back to the loop: run_in_executor's future, and the shield it would need, would take two more turns.
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._decoded, decoded, done))
-        # A decoder that writes can't be stopped: cancelled or not, the row stays its own until it ends.
-        seconds = await decoded
-        self.decoded_at = time.perf_counter()
-        return seconds
+        # Straight back to the loop: run_in_executor's future would take another turn of it.
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._decoded, done))
+        return await self.answer
 
     def _decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
         if self.answer.done():  # shed, or its client gone, while it waited for a decoder
@@ -106,23 +107,18 @@ class Admission(Ticket):
         decode(self._lane.pixels[self.row])
         return time.perf_counter() - start
 
-    def _decoded(self, decoded: asyncio.Future[float], work: Future[float]) -> None:
+    def _decoded(self, work: Future[float]) -> None:
         self.released_by_device()
-        if decoded.cancelled():
+        if self.answer.done():
             return
         if work.cancelled():
-            decoded.cancel()
+            self.answer.cancel()
         elif (error := work.exception()) is not None:
-            decoded.set_exception(error)
+            self.answer.set_exception(error)
         else:
-            decoded.set_result(work.result())
-
-    async def infer(self) -> Answer:
-        """Wait for the batch that this image joins. Raises what the batch raised, or QueueFull when shed."""
-        self.decoded = True
-        self._stages.enter("queue")
-        self._wants_batch()
-        return await self.answer
+            self.decode_s, self.decoded_at, self.decoded = work.result(), time.perf_counter(), True
+            self._stages.enter("queue")
+            self._wants_batch()
 
     def taken_by_device(self, batch: BatchSpan) -> None:
         """Note that a batch reads the row."""

@@ -159,7 +159,7 @@ class Batcher:
                 ticket.answer.set_exception(InferenceFailed(f"the model failed: {error}"))
             else:
                 queued = started - ticket.decoded_at
-                ticket.answer.set_result(Answer(run.result()[i], len(batch.tickets), queued, seconds))
+                ticket.answer.set_result(Answer(run.result()[i], len(batch.tickets), ticket.decode_s, queued, seconds))
         self._start_if_idle()
         # Once the answers are on their way.
         asyncio.get_running_loop().call_soon(self._count, lane, batch, error, predicted, seconds)

@@ -110,10 +110,9 @@ class Classifier:
         is safe at any moment.
         """
         with self._batcher.admit(self.lane, deadline, priority) as admission:
-            decode_s = await admission.decode(lambda pixels: self._decode(data, pixels))
-            answer = await admission.infer()
+            answer = await admission.run(lambda pixels: self._decode(data, pixels))
         return Classification(
-            self._top(answer.probabilities, top_k), decode_s, answer.queue_s, answer.infer_s, answer.batch_size
+            self._top(answer.probabilities, top_k), answer.decode_s, answer.queue_s, answer.infer_s, answer.batch_size
         )
 
     def _decode(self, data: bytes, pixels: NDArray[np.uint8]) -> None:

@@ -96,8 +96,7 @@ async def ask(
 
     deadline = asyncio.get_running_loop().time() + 1000.0
     with batcher.admit(to, deadline, priority) as admission:
-        await admission.decode(decode or fill)
-        return await admission.infer()
+        return await admission.run(decode or fill)
 
 
 async def queued(batcher: Batcher, to: Lane, *values: int) -> list[asyncio.Task[Answer]]:

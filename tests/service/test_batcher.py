@@ -118,7 +118,7 @@ async def test_what_the_queue_drops_is_answered_then() -> None:
             admission.deadline = loop.time()  # as if it had waited until now
             session.gate.release()
             with pytest.raises(DeadlineExceeded):
-                await admission.infer()
+                await admission.run(lambda _: None)
         await first
     assert session.batches == [[1]]
 
@@ -137,6 +137,29 @@ async def test_a_shed_request_is_told_so_and_not_decoded() -> None:
         session.gate.release(2)
         assert (await high).probabilities == [3]
         await first
+
+
+async def test_a_request_shed_while_it_decodes_is_told_so_then() -> None:
+    session = GatedSession()
+    one = lane(session, max_queue=1)
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def slow(_: NDArray[np.uint8]) -> None:
+        decoding.set()
+        assert go_on.wait(PATIENCE_S)
+
+    async with batching(one) as batcher:
+        low = asyncio.ensure_future(ask(batcher, one, 1, priority=Priority.LOW, decode=slow))
+        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        high = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.HIGH))
+        with pytest.raises(QueueFull, match="higher priority"):
+            await low
+        assert len(one.pixels) == 2  # the decoder still writes
+        session.gate.release()
+        await high
+        go_on.set()
+        await until(lambda: len(one.pixels) == 0)
+    assert session.batches == [[2]]
 
 
 async def test_one_batch_at_a_time_on_a_device_whatever_the_model() -> None:

@@ -140,7 +140,7 @@ async def test_a_client_that_stays_is_told_of_its_deadline(registry: Registry, m
 async def test_an_answer_in_the_turn_in_which_its_client_leaves_is_given(
     registry: Registry, leaves_first: bool
 ) -> None:
-    answer = Answer(np.full(6, 1 / 6, np.float32), batch_size=1, queue_s=0.0, infer_s=0.0)
+    answer = Answer(np.full(6, 1 / 6, np.float32), batch_size=1, decode_s=0.0, queue_s=0.0, infer_s=0.0)
     async with waiting(registry) as request:
         ends = [lambda: request.admission.answer.set_result(answer), request.client.leaves.set]
         for end in reversed(ends) if leaves_first else ends:
