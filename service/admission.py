@@ -74,6 +74,7 @@ class Admission(Ticket):
     decoded_at: float = field(default=0.0, init=False)
     _in_use: bool = field(default=False, init=False)  # a decoder or a batch touches the row
     _ended: bool = field(default=False, init=False)
+    _to_decode: Callable[[NDArray[np.uint8]], None] | None = field(default=None, init=False)
     _stages: Stages = field(default_factory=Stages, init=False)
 
     def __enter__(self) -> Admission:
@@ -81,6 +82,7 @@ class Admission(Ticket):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended = True
+        self._to_decode = None  # the encoded image goes now, not when a decoder gets to it
         self._stages.end()
         self._lane.queue.remove(self)
         if not self.answer.cancel() and not self.answer.cancelled():
@@ -90,18 +92,21 @@ class Admission(Ticket):
     async def run(self, decode: Callable[[NDArray[np.uint8]], None]) -> Answer:
         """Run ``decode`` on the row in a decoder thread, and wait for the batch that the image then joins.
 
-        Raises what ``decode`` or the batch raised, QueueFull when shed, DeadlineExceeded when dropped.
+        Raises what ``decode`` or the batch raised, QueueFull when shed, DeadlineExceeded when dropped, Unavailable when
+        the model is given up.
         """
         self._in_use = True  # until the decoder ends: one that writes can't be stopped
         self._stages.enter("decode")
+        self._to_decode = decode
         loop = asyncio.get_running_loop()
-        work = self._decoders.submit(self._decode, decode)
+        work = self._decoders.submit(self._decode)
         # Straight back to the loop: run_in_executor's future would take another turn of it.
         work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._decoded, done))
         return await self.answer
 
-    def _decode(self, decode: Callable[[NDArray[np.uint8]], None]) -> float:
-        if self.answer.done():  # shed, or its client gone, while it waited for a decoder
+    def _decode(self) -> float:
+        decode = self._to_decode
+        if decode is None or self.answer.done():  # shed, or its client gone, while it waited for a decoder
             return 0.0
         start = time.perf_counter()
         decode(self._lane.pixels[self.row])

@@ -81,7 +81,8 @@ class Batcher:
             lane.pixels.give_back(row)
             raise
         for victim in shed:
-            victim.answer.set_exception(QueueFull("shed for a request of higher priority", retry_after=wait))
+            if not victim.answer.done():  # it failed or left in this very turn
+                victim.answer.set_exception(QueueFull("shed for a request of higher priority", retry_after=wait))
         return admission
 
     def _start_if_idle(self) -> None:

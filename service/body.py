@@ -85,10 +85,10 @@ class Body:
         parser.spool_max_size = self._settings.max_body_bytes
         try:
             form = await parser.parse()
-        except (MultiPartException, KeyError) as error:  # KeyError: no boundary in the content type
+        except (MultiPartException, UnicodeError) as error:  # the latter for a charset that is none
             raise InvalidParameter(f"the multipart body is broken: {error}") from error
         parts = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
-        files = [File(part.filename or "", await part.read()) for part in parts]
+        files = [File(_printable(part.filename or ""), await part.read()) for part in parts]
         await form.close()
         if not files:
             raise InvalidParameter("the multipart body has no part named 'file' with a file name")
@@ -109,3 +109,8 @@ class Body:
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_body_bytes:
             raise BodyTooLarge(f"the body has more than the {self._settings.max_body_bytes} bytes allowed")
+
+
+def _printable(name: str) -> str:
+    """Return ``name`` without halves of characters, which some charsets can say and UTF-8 can't."""
+    return name.encode("utf-8", "replace").decode()

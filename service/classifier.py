@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from service.batch_queue import BatchQueue, Priority
 from service.batcher import Batcher
 from service.budget import Budget
 from service.cost_model import CostModel
-from service.errors import InvalidManifest, InvalidParameter
+from service.errors import InferenceFailed, InvalidManifest, InvalidParameter
 from service.image import decode
 from service.manifest import Golden, Manifest, Prediction, checked_file, read_labels, read_manifest
 from service.pixel_slab import PixelSlab
@@ -111,9 +112,10 @@ class Classifier:
         """
         with self._batcher.admit(self.lane, deadline, priority) as admission:
             answer = await admission.run(lambda pixels: self._decode(data, pixels))
-        return Classification(
-            self._top(answer.probabilities, top_k), answer.decode_s, answer.queue_s, answer.infer_s, answer.batch_size
-        )
+        predictions = self._top(answer.probabilities, top_k)
+        if math.isnan(predictions[0]["probability"]):  # then the softmax made all of them so
+            raise InferenceFailed("the model's answer to this image is not a number")
+        return Classification(predictions, answer.decode_s, answer.queue_s, answer.infer_s, answer.batch_size)
 
     def _decode(self, data: bytes, pixels: NDArray[np.uint8]) -> None:
         decode(data, pixels, self.manifest.preprocessing, self._max_pixels, self._pixels_in_flight, self._fast)
@@ -192,9 +194,9 @@ class Classifier:
 
     def _check_golden(self, sample: Golden, answer: NDArray[np.float32], batch_size: int) -> None:
         expected = sample.top_k[0]
-        off = max(abs(float(answer[p["index"]]) - p["probability"]) for p in sample.top_k)
         tolerance = _GOLDEN_TOLERANCE + self.placement.variant.agreement.max_abs_probability
-        if answer[expected["index"]] < _GOLDEN_TIE * answer.max() or off > tolerance:
+        near = all(abs(float(answer[p["index"]]) - p["probability"]) <= tolerance for p in sample.top_k)
+        if not (near and answer[expected["index"]] >= _GOLDEN_TIE * answer.max()):  # nor are NaNs right
             (found,) = self._top(answer, 1)
             raise InvalidManifest(
                 f"{self!r} answers {found['label']} ({found['probability']:.3f}) to {sample.file} in a batch of "

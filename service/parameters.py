@@ -35,7 +35,8 @@ class Parameters(BaseModel):
         """Return what ``request`` asks for, or raise InvalidParameter, which names what is wrong."""
         given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         query = {name: value for name, value in given if not name.startswith("x-")}
-        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers.raw if name in _HEADERS}
+        raw = reversed(request.headers.raw)  # of several the first counts
+        headers = {name.decode(): value.decode("latin-1") for name, value in raw if name in _HEADERS}
         try:
             return cls.model_validate(query | headers)
         except ValidationError as error:

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The fixed batch sizes: the largest, halved again and again, down to one; each costs time to warm up."""
+        """The fixed batch sizes: the largest, halved again and again, down to one; most devices must warm up each."""
         return [self.max_batch_size >> i for i in range(self.max_batch_size.bit_length())]
 
     def cache_folder(self, name: str) -> Path | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -123,7 +125,7 @@ async def test_what_the_queue_drops_is_answered_then() -> None:
     assert session.batches == [[1]]
 
 
-async def test_a_shed_request_is_told_so_and_not_decoded() -> None:
+async def test_a_shed_request_is_told_so() -> None:
     session = GatedSession()
     one = lane(session, max_queue=1)
     async with batching(one) as batcher:
@@ -139,27 +141,77 @@ async def test_a_shed_request_is_told_so_and_not_decoded() -> None:
         await first
 
 
-async def test_a_request_shed_while_it_decodes_is_told_so_then() -> None:
+async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
+    session = GatedSession()
+    one = lane(session, max_queue=2)
+    decoding, go_on = threading.Event(), threading.Event()
+    decoded: list[NDArray[np.uint8]] = []
+
+    def slow(_: NDArray[np.uint8]) -> None:
+        decoding.set()
+        assert go_on.wait(PATIENCE_S)
+
+    async with batching(one, decode_threads=1) as batcher:
+        in_decoder = asyncio.ensure_future(ask(batcher, one, 1, priority=Priority.LOW, decode=slow))
+        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        before_it = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.LOW, decode=decoded.append))
+        await asyncio.sleep(0)
+        high = [asyncio.ensure_future(ask(batcher, one, value, priority=Priority.HIGH)) for value in (3, 4)]
+        for low in (before_it, in_decoder):
+            with pytest.raises(QueueFull, match="higher priority"):
+                await low
+        assert len(one.pixels) == 4  # the decoder still writes, and has not come to any other
+        go_on.set()
+        session.gate.release(2)
+        await asyncio.gather(*high)
+        assert len(one.pixels) == 0
+    assert decoded == []
+
+
+async def test_one_that_leaves_in_the_turn_in_which_it_is_shed_makes_room() -> None:
     session = GatedSession()
     one = lane(session, max_queue=1)
+    async with batching(one) as batcher:
+        first = asyncio.ensure_future(ask(batcher, one, 1))
+        await session.running()
+        low = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.LOW))
+        await until(lambda: one.queue.ready == 1)
+        low.cancel()
+        high = ask(batcher, one, 3, priority=Priority.HIGH)
+        asyncio.get_running_loop().call_soon(session.gate.release, 2)
+        assert (await high).probabilities == [3]  # begun before the one that left has run again
+        await first
+    assert low.cancelled()
+    assert len(one.pixels) == 0
+
+
+async def test_an_image_that_waits_for_a_decoder_goes_with_its_client() -> None:
+    session = GatedSession()
+    one = lane(session)
     decoding, go_on = threading.Event(), threading.Event()
 
     def slow(_: NDArray[np.uint8]) -> None:
         decoding.set()
         assert go_on.wait(PATIENCE_S)
 
-    async with batching(one) as batcher:
-        low = asyncio.ensure_future(ask(batcher, one, 1, priority=Priority.LOW, decode=slow))
+    def image(_: NDArray[np.uint8]) -> None:
+        raise AssertionError
+
+    async with batching(one, decode_threads=1) as batcher:
+        first = asyncio.ensure_future(ask(batcher, one, 1, decode=slow))
         await asyncio.to_thread(decoding.wait, PATIENCE_S)
-        high = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.HIGH))
-        with pytest.raises(QueueFull, match="higher priority"):
-            await low
-        assert len(one.pixels) == 2  # the decoder still writes
-        session.gate.release()
-        await high
+        gone = asyncio.ensure_future(ask(batcher, one, 2, decode=image))
+        await asyncio.sleep(0)
+        held = weakref.ref(image)
+        del image
+        gone.cancel()
+        await asyncio.wait([gone])
+        del gone
+        gc.collect()
+        assert held() is None
         go_on.set()
-        await until(lambda: len(one.pixels) == 0)
-    assert session.batches == [[2]]
+        session.gate.release()
+        await first
 
 
 async def test_one_batch_at_a_time_on_a_device_whatever_the_model() -> None:

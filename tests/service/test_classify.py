@@ -28,6 +28,7 @@ TIMEOUT_S = 30
 GONE = {"disconnected": 1, "requests 499": 1}
 EXPIRED = {"expired": 1, "images DeadlineExceeded": 1, "requests 504": 1}
 ANSWERED = {"images ok": 1, "requests 200": 1}
+FAILED = {"images InferenceFailed": 1, "requests 500": 1}
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +147,10 @@ async def test_an_answer_in_the_turn_in_which_its_client_leaves_is_given(
         for end in reversed(ends) if leaves_first else ends:
             end()
     assert request.counted == ANSWERED
+
+
+async def test_an_answer_that_is_not_a_number_is_an_error(registry: Registry) -> None:
+    answer = Answer(np.full(6, np.nan, np.float32), batch_size=1, decode_s=0.0, queue_s=0.0, infer_s=0.0)
+    async with waiting(registry) as request:
+        request.admission.answer.set_result(answer)
+    assert request.counted == FAILED

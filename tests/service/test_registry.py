@@ -93,3 +93,16 @@ def test_a_model_that_answers_its_golden_sample_wrong_is_not_served(model_reposi
     with pytest.raises(Unavailable, match="re-export"):
         registry.get("xception")
     registry.close()
+
+
+def test_a_model_that_gives_no_numbers_is_not_served(
+    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xception").symlink_to((model_repository / "xception").resolve())
+    run = Session.run
+    monkeypatch.setattr(Session, "run", lambda session, images: run(session, images) * np.float32("nan"))
+    registry = Registry(Settings(model_repository=tmp_path, device="cpu", max_batch_size=1))
+    registry.load()
+    assert list(registry) == []
+    assert "(nan)" in str(registry.unready)
+    registry.close()
