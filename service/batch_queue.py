@@ -76,20 +76,22 @@ class BatchQueue(Generic[T]):
         """Return the predicted seconds of all that waits and would run before a new ticket of ``priority``."""
         return self.cost.total(self._ahead(priority))
 
-    def offer(self, ticket: T, now: float, wait: float) -> list[T]:
+    def offer(self, ticket: T, now: float, wait: float, *, alone: bool = False) -> list[T]:
         """Admit ``ticket``, or raise QueueFull or DeadlineUnmeetable. Returns what was shed to make room.
 
-        ``wait`` is the predicted time in seconds until the device is done with all that runs before ``ticket``.
+        ``wait`` is the predicted time in seconds until the device is done with all that runs before ``ticket``;
+        ``alone`` says that nothing runs now, or waits.
         """
-        shed = self.check(ticket, now, wait)
+        shed = self.check(ticket, now, wait, alone=alone)
         for victim in shed:
             self._waiting.remove(victim)
         self._waiting.insert(self._ahead(ticket.priority), ticket)
         return shed
 
-    def check(self, ticket: Ticket, now: float, wait: float) -> list[T]:
+    def check(self, ticket: Ticket, now: float, wait: float, *, alone: bool = False) -> list[T]:
         """Do as ``offer`` does, but change nothing."""
-        finish = now + wait * (1 + _DOUBT) + self._alone * self.cost.seconds(1)
+        share = self._alone if alone else 1.0
+        finish = now + wait * (1 + _DOUBT) + share * self.cost.seconds(1)
         if finish > ticket.deadline:
             late = f"{len(self)} requests wait: the answer may come {finish - ticket.deadline:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
@@ -109,16 +111,17 @@ class BatchQueue(Generic[T]):
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def take(self, now: float, longest: float = math.inf, *, alone: bool = False) -> Batch[T]:
+    def take(self, now: float, longest: float = math.inf, *, alone: bool = False, streams: int = 1) -> Batch[T]:
         """Remove and return the next batch; without tickets when nothing is decoded.
 
-        It takes at most ``longest`` seconds if smaller batches allow. ``alone`` says that nothing will run beside it.
+        It takes at most ``longest`` seconds if smaller batches allow. ``alone`` says that nothing will run beside it;
+        of several ``streams`` that run side by side it is one's even share.
         """
         share = self._alone if alone else 1.0
         earliest = now + share * self.cost.seconds(1)
         dropped = [ticket for ticket in self._waiting if ticket.deadline < earliest]
         ready = [ticket for ticket in self._waiting if ticket.decoded and ticket.deadline >= earliest]
-        size = self.cost.next_size(len(ready)) if ready else 0
+        size = self.cost.next_size(math.ceil(len(ready) / streams)) if ready else 0
         while size > 1 and share * self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
             size = max(smaller for smaller in self.cost.sizes if smaller < size)
         tickets = ready[:size]

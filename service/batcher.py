@@ -2,9 +2,10 @@
 
 The rules:
 - One batch runs on a device at a time, whichever model it is of. An idle device starts at once.
-- Streams of one CPU are devices that slow each other down. So a batch has all of them, and all threads, unless so much
-  waits that they can be kept busy with full batches. Then each runs its own, and none has to wait for another's
-  threads, which decoding and the event loop interrupt all the time.
+- Streams of one CPU are devices that slow each other down. So an image that is alone has all of them, and all threads.
+  Of several that wait, each stream takes its share as soon as it is idle: small batches side by side give as much as
+  large ones in turn, and none of their images waits for all the others to be done. Nor has any to wait for another
+  stream's threads, which decoding and the event loop interrupt all the time.
 - A lane whose batches keep failing takes no more work until a probe of its own succeeds.
 """
 
@@ -30,8 +31,6 @@ from service.tracing import BatchSpan
 
 log = logging.getLogger("inferception")
 
-_ENOUGH = 1.5  # full batches that wait when streams start apart: one runs, and the rest of the next is about to come
-
 
 class Batcher:
     """Runs the batches of all lanes on one device, or on several, each with a session of every lane."""
@@ -54,7 +53,8 @@ class Batcher:
         if lane.breaker.reason is not None:
             raise Unavailable(lane.breaker.reason)
         now = asyncio.get_running_loop().time()
-        lane.queue.check(Ticket(deadline, priority), now, self._share.wait(lane, priority, now))
+        wait = self._share.wait(lane, priority, now)
+        lane.queue.check(Ticket(deadline, priority), now, wait, alone=self._would_be_alone(lane))
 
     def admit(self, lane: Lane, deadline: float, priority: Priority) -> Admission:
         """Take a place in the queue, or raise QueueFull, DeadlineUnmeetable or Unavailable. Use with ``with``."""
@@ -76,7 +76,7 @@ class Batcher:
             answer=loop.create_future(),
         )
         try:
-            shed = lane.queue.offer(admission, now, wait)
+            shed = lane.queue.offer(admission, now, wait, alone=self._would_be_alone(lane))
         except ServiceError:
             lane.pixels.give_back(row)
             raise
@@ -84,6 +84,10 @@ class Batcher:
             if not victim.answer.done():  # it failed or left in this very turn
                 victim.answer.set_exception(QueueFull("shed for a request of higher priority", retry_after=wait))
         return admission
+
+    def _would_be_alone(self, lane: Lane) -> bool:
+        """Return whether a newcomer to ``lane`` would find nothing that runs or waits there."""
+        return len(self._idle) == self._devices and not len(lane.queue)
 
     def _start_if_idle(self) -> None:
         """Start the next batches, as long as there is a device that runs none."""
@@ -95,10 +99,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while (lane := self._share.next()) is not None:
-            if not self._may_start(lane):
-                return False
+            if not (lane.sessions or len(self._idle) == self._devices):
+                return False  # nor does another model's batch start before it
             whole = self._takes_all(lane)
-            batch = lane.queue.take(now, self._share.longest(lane, now), alone=whole)
+            streams = 1 if whole or lane.whole is None else self._devices
+            batch = lane.queue.take(now, self._share.longest(lane, now), alone=whole, streams=streams)
             for ticket in batch.dropped:
                 if not ticket.answer.done():
                     ticket.answer.set_exception(DeadlineExceeded("no batch could have answered before the deadline"))
@@ -119,17 +124,11 @@ class Batcher:
         run.add_done_callback(functools.partial(loop.call_soon_threadsafe, finished))
         return True
 
-    def _may_start(self, lane: Lane) -> bool:
-        """Return whether the next batch of ``lane`` may start on what is idle; it isn't overtaken if it may not."""
-        if lane.whole is None or len(self._idle) == self._devices:
-            return True
-        return bool(lane.sessions) and lane.queue.ready >= lane.queue.cost.sizes[-1]
-
     def _takes_all(self, lane: Lane) -> bool:
-        """Return whether the next batch of ``lane`` gets all streams, since the others would have too little to do."""
+        """Return whether the next batch of ``lane`` gets all streams."""
         if lane.whole is None or len(self._idle) < self._devices:
             return False
-        return not lane.sessions or lane.queue.ready < _ENOUGH * lane.queue.cost.sizes[-1]
+        return not lane.sessions or lane.queue.ready == 1
 
     def _finished(
         self,

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     gpu_memory_limit_mb: int | None = Field(None, ge=1, description="memory that one model may take on one GPU")
     decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
-    streams: int = Field(2, ge=1, description="batches that share them, at a time, while there is enough to do")
+    streams: int = Field(2, ge=1, description="batches that share them, side by side, unless an image is alone")
     decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")

@@ -11,9 +11,11 @@ def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1, alone: float =
     return BatchQueue(CostModel({size: a + b * size for size in (1, 2, 4, 8)}), max_size, alone)
 
 
-def offered(to: BatchQueue[Ticket], *, deadline: float = 100.0, priority: Priority = Priority.NORMAL) -> Ticket:
+def offered(
+    to: BatchQueue[Ticket], *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, alone: bool = False
+) -> Ticket:
     ticket = Ticket(deadline, priority)
-    to.offer(ticket, now=0.0, wait=0.0)
+    to.offer(ticket, now=0.0, wait=0.0, alone=alone)
     ticket.decoded = True
     return ticket
 
@@ -68,18 +70,27 @@ def test_what_cannot_make_it_is_refused_on_arrival() -> None:
     waiting.offer(Ticket(deadline=3.5), now=0.0, wait=2.0)
 
 
-def test_a_lone_batch_may_take_less_than_one_beside_others() -> None:
+def test_a_lone_image_may_take_less_than_one_beside_others() -> None:
     waiting = queue(alone=0.5)  # of 1.1
     with pytest.raises(DeadlineUnmeetable):
-        offered(waiting, deadline=0.5)
-    in_time = offered(waiting, deadline=0.6)
+        offered(waiting, deadline=0.5, alone=True)
+    with pytest.raises(DeadlineUnmeetable):
+        offered(waiting, deadline=0.6)
+    in_time = offered(waiting, deadline=0.6, alone=True)
     assert waiting.take(0.0, alone=True) == ([in_time], 1, [])
-    late = offered(waiting, deadline=0.6)
+    late = offered(waiting, deadline=0.6, alone=True)
     assert waiting.take(0.1, alone=True) == ([], 0, [late])
-    beside_others = offered(waiting, deadline=0.6)
+    beside_others = offered(waiting, deadline=0.6, alone=True)
     assert waiting.take(0.0) == ([], 0, [beside_others])
-    pair = [offered(waiting, deadline=0.8) for _ in range(2)]
-    assert waiting.take(0.0, alone=True) == (pair, 2, [])
+
+
+def test_streams_take_even_shares() -> None:
+    waiting = queue(a=0.0, b=1.0)
+    tickets = [offered(waiting) for _ in range(20)]
+    assert waiting.take(0.0, streams=2) == (tickets[:8], 8, [])  # ten would be too many
+    assert waiting.take(0.0, streams=2) == (tickets[8:12], 4, [])  # six would be padded to eight
+    assert waiting.take(0.0, streams=4) == (tickets[12:14], 2, [])
+    assert waiting.take(0.0, streams=6) == (tickets[14:15], 1, [])
 
 
 def test_check_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Streams of one CPU: a batch has all of them, until enough waits to keep each busy with batches of its own."""
+"""Streams of one CPU: a lone image has all of them, and several are shared out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from service.admission import Answer
-from service.errors import InferenceFailed, Unavailable
+from service.batch_queue import BatchQueue, Priority
+from service.cost_model import CostModel
+from service.errors import DeadlineUnmeetable, InferenceFailed, Unavailable
 from tests.service.gated_session import GatedSession, ask, batching, lane, queued, until
 
 pytestmark = pytest.mark.anyio
@@ -17,58 +19,74 @@ pytestmark = pytest.mark.anyio
 FULL = 8  # the largest batch
 
 
-async def test_a_lone_batch_has_the_whole_cpu() -> None:
+async def test_a_lone_image_has_the_whole_cpu() -> None:
     stream, whole = GatedSession(), GatedSession()
     one = lane(stream, stream, whole=whole)
     async with batching(one) as batcher:
-        tasks = [asyncio.ensure_future(ask(batcher, one, 1))]
+        for value in (1, 2):
+            task = asyncio.ensure_future(ask(batcher, one, value))
+            await whole.running()
+            whole.gate.release()
+            assert (await task).probabilities.tolist() == [value]
+    assert (whole.batches, stream.batches) == ([[1], [2]], [])
+
+
+async def test_streams_share_evenly_what_waits() -> None:
+    stream, whole = GatedSession(), GatedSession()
+    one = lane(stream, stream, whole=whole, max_queue=40)
+    async with batching(one) as batcher:
+        tasks = [asyncio.ensure_future(ask(batcher, one, 0))]
         await whole.running()
-        tasks += await queued(batcher, one, 2, 3)
-        assert (whole.batches, stream.batches) == ([[1]], [])  # the next one waits for its turn
-        whole.gate.release(2)
+        tasks += await queued(batcher, one, *range(1, 3 * FULL + 1))
+        assert stream.batches == []  # a batch on the whole CPU has nothing beside it
+        whole.gate.release()
+        await stream.running()
+        await stream.running()
+        assert sorted(stream.batches) == [list(range(1, FULL + 1)), list(range(FULL + 1, 2 * FULL + 1))]
+        stream.gate.release()
+        await stream.running()
+        assert stream.batches[2] == list(range(2 * FULL + 1, 2 * FULL + FULL // 2 + 1))  # the rest is the other's
+        stream.gate.release(100)
         answers = await asyncio.gather(*tasks)
-    assert [answer.probabilities.tolist() for answer in answers] == [[1], [2], [3]]
-    assert [answer.batch_size for answer in answers] == [1, 2, 2]
-    assert stream.batches == []
+    assert [answer.probabilities.tolist() for answer in answers] == [[value] for value in range(3 * FULL + 1)]
+    assert whole.batches == [[0]]
 
 
-async def test_streams_run_full_batches_side_by_side_once_enough_waits() -> None:
+async def test_two_images_have_a_stream_each() -> None:
     stream, whole = GatedSession(), GatedSession()
     one = lane(stream, stream, whole=whole)
     async with batching(one) as batcher:
         tasks = [asyncio.ensure_future(ask(batcher, one, 0))]
         await whole.running()
-        tasks += await queued(batcher, one, *range(1, FULL + 6))
+        tasks += await queued(batcher, one, 1, 2)
         whole.gate.release()
         await stream.running()
-        assert stream.batches == [list(range(1, FULL + 1))]
-        # Five wait: no full batch, so they don't slow down the one that runs.
-        more = await queued(batcher, one, 101, 102)
-        assert len(stream.batches) == 1
-        more += [asyncio.ensure_future(ask(batcher, one, 103))]
         await stream.running()
-        assert stream.batches[1] == [*range(FULL + 1, FULL + 6), 101, 102, 103]
+        assert sorted(stream.batches) == [[1], [2]]
+        stream.gate.release()
+        tasks += [asyncio.ensure_future(ask(batcher, one, 3))]
+        await stream.running()  # beside the one that runs still
         stream.gate.release(2)
-        answers = await asyncio.gather(*tasks, *more)
-    expected = [*range(FULL + 6), 101, 102, 103]
-    assert [answer.probabilities.tolist() for answer in answers] == [[value] for value in expected]
+        answers = await asyncio.gather(*tasks)
+    assert [answer.probabilities.tolist() for answer in answers] == [[0], [1], [2], [3]]
     assert len(whole.batches) == 1
 
 
-async def test_what_is_left_has_the_whole_cpu_again() -> None:
+async def test_what_is_not_alone_is_promised_no_more_than_a_stream_gives() -> None:
     stream, whole = GatedSession(), GatedSession()
     one = lane(stream, stream, whole=whole)
+    one.queue = BatchQueue(CostModel({1: 100.0, 2: 200.0}), 20, alone=0.5)
+    deadline = asyncio.get_running_loop().time() + 130.0
     async with batching(one) as batcher:
-        tasks = [asyncio.ensure_future(ask(batcher, one, 0))]
+        batcher.check(one, deadline, Priority.NORMAL)
+        first = asyncio.ensure_future(ask(batcher, one, 1))
         await whole.running()
-        tasks += await queued(batcher, one, *range(1, FULL + 6))
+        with pytest.raises(DeadlineUnmeetable):  # 50 s until then, and 100 s if another comes
+            batcher.check(one, deadline, Priority.NORMAL)
+        with pytest.raises(DeadlineUnmeetable):
+            batcher.admit(one, deadline, Priority.NORMAL)
         whole.gate.release()
-        await stream.running()
-        stream.gate.release()
-        await whole.running()
-        assert whole.batches[1][:5] == list(range(FULL + 1, FULL + 6))
-        whole.gate.release()
-        await asyncio.gather(*tasks)
+        await first
 
 
 async def test_a_model_without_streams_waits_for_the_whole_cpu_and_is_not_overtaken() -> None:
