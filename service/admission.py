@@ -47,8 +47,8 @@ class Answer:
 class Lane:
     """One model's way through the devices: its session on each, its queue, its pixels.
 
-    Where devices are streams of one CPU, ``whole`` is a session that takes all of them, for when they have nothing else
-    to do; without ``sessions`` every batch does. ``probe`` runs one known image on a session in the calling thread, and
+    Where devices are streams of one CPU, ``whole`` is a session that takes all of them, for an image that is alone;
+    without ``sessions`` every batch does. ``probe`` runs one known image on a session in the calling thread, and
     raises unless the answer is right.
     """
 

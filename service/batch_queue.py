@@ -58,7 +58,7 @@ class BatchQueue(Generic[T]):
     def __init__(self, cost: CostModel, max_size: int, alone: float = 1.0) -> None:
         self.cost = cost
         self._max_size = max_size
-        self._alone = alone
+        self.alone = alone
         self._waiting: list[T] = []
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class BatchQueue(Generic[T]):
         """Admit ``ticket``, or raise QueueFull or DeadlineUnmeetable. Returns what was shed to make room.
 
         ``wait`` is the predicted time in seconds until the device is done with all that runs before ``ticket``;
-        ``alone`` says that nothing runs now, or waits.
+        ``alone`` says that nothing runs on it, or waits here.
         """
         shed = self.check(ticket, now, wait, alone=alone)
         for victim in shed:
@@ -90,7 +90,7 @@ class BatchQueue(Generic[T]):
 
     def check(self, ticket: Ticket, now: float, wait: float, *, alone: bool = False) -> list[T]:
         """Do as ``offer`` does, but change nothing."""
-        share = self._alone if alone else 1.0
+        share = self.alone if alone else 1.0
         finish = now + wait * (1 + _DOUBT) + share * self.cost.seconds(1)
         if finish > ticket.deadline:
             late = f"{len(self)} requests wait: the answer may come {finish - ticket.deadline:.1f} s past its deadline"
@@ -115,14 +115,14 @@ class BatchQueue(Generic[T]):
         """Remove and return the next batch; without tickets when nothing is decoded.
 
         It takes at most ``longest`` seconds if smaller batches allow. ``alone`` says that nothing will run beside it;
-        of several ``streams`` that run side by side it is one's even share.
+        of ``streams`` that run side by side it is one's share, the others' is left.
         """
-        share = self._alone if alone else 1.0
+        share = self.alone if alone else 1.0
         earliest = now + share * self.cost.seconds(1)
         dropped = [ticket for ticket in self._waiting if ticket.deadline < earliest]
         ready = [ticket for ticket in self._waiting if ticket.decoded and ticket.deadline >= earliest]
         size = self.cost.next_size(math.ceil(len(ready) / streams)) if ready else 0
-        while size > 1 and share * self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
+        while size > 1 and self.cost.seconds(size) > min(longest, *(t.deadline - now for t in ready[:size])):
             size = max(smaller for smaller in self.cost.sizes if smaller < size)
         tickets = ready[:size]
         gone = {*dropped, *tickets}

@@ -1,10 +1,11 @@
 """The asyncio shell round the batch queues of one or several devices: it decodes and runs what the policy says.
 
 The rules:
-- One batch runs on a device at a time, whichever model it is of. An idle device starts at once.
+- One batch runs on a device at a time, whichever model it is of. An idle device starts at once, unless the model whose
+  turn it is needs all of them.
 - Streams of one CPU are devices that slow each other down. So an image that is alone has all of them, and all threads.
-  Of several that wait, each stream takes its share as soon as it is idle: small batches side by side give as much as
-  large ones in turn, and none of their images waits for all the others to be done. Nor has any to wait for another
+  Of several that wait, an idle stream takes its share and leaves the others theirs: small batches side by side give
+  about as much as large ones in turn, and fewer images wait for others of their batch. Nor does any wait for another
   stream's threads, which decoding and the event loop interrupt all the time.
 - A lane whose batches keep failing takes no more work until a probe of its own succeeds.
 """
@@ -146,10 +147,11 @@ class Batcher:
             error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
         span.end(error)
         predicted = self._share.seconds(lane, batch.size, len(devices))
+        device = devices[0] if len(devices) == 1 else self._devices  # all together count as one more
         if error is None:
             lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
-            lane.breaker.succeeded(devices[0])
-        elif lane.breaker.failed(str(error), devices[0]):
+            lane.breaker.succeeded(device)
+        elif lane.breaker.failed(str(error), device):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()

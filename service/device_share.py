@@ -48,8 +48,11 @@ class DeviceShare(Generic[K]):
         return min(runnable, key=lambda key: max(self._virtual[key], self._present))
 
     def seconds(self, key: K, size: int, devices: int = 1) -> float:
-        """Return the predicted time of a batch on so many devices: half on twice as many."""
-        return self._queues[key].cost.seconds(size) * self._holds[key] / devices
+        """Return the predicted time of a batch on so many devices: of a lone image, on more than it is measured for."""
+        queue = self._queues[key]
+        if devices > self._holds[key]:
+            return queue.alone * queue.cost.seconds(size)
+        return queue.cost.seconds(size) * self._holds[key] / devices
 
     def started(self, key: K, size: int, now: float, devices: Collection[int] = (0,)) -> None:
         """Charge a batch of ``size`` at its predicted cost, and hold ``devices`` for so long."""
@@ -73,11 +76,13 @@ class DeviceShare(Generic[K]):
         """Return the predicted seconds before a new ticket of ``priority`` would start.
 
         The rest of the batch that runs, what is ahead in its own queue, and of every other queue as much as a fair
-        share lets run in that time. Several devices take on all that work as they become free, the first free first.
+        share lets run in that time. Several devices take on all that work as they become free, the first free first;
+        a queue whose batches hold all of them waits for the last.
         """
         own = self._queues[key].backlog(priority) * self._holds[key]
         share = own + self.seconds(key, 1)
         waiting = {other: queue.backlog() * self._holds[other] for other, queue in self._queues.items()}
         others = sum(min(work, share) for other, work in waiting.items() if other != key)
         busy = sorted(max(0.0, free_at - now) for free_at in self._free_at)
-        return min((sum(busy[:devices]) + own + others) / devices for devices in range(1, len(busy) + 1))
+        wait = min((sum(busy[:devices]) + own + others) / devices for devices in range(1, len(busy) + 1))
+        return max(wait, busy[-1]) if self._holds[key] == len(busy) else wait

@@ -78,7 +78,7 @@ async def test_what_is_not_alone_is_promised_no_more_than_a_stream_gives() -> No
     one.queue = BatchQueue(CostModel({1: 100.0, 2: 200.0}), 20, alone=0.5)
     deadline = asyncio.get_running_loop().time() + 130.0
     async with batching(one) as batcher:
-        batcher.check(one, deadline, Priority.NORMAL)
+        batcher.check(one, deadline - 50.0, Priority.NORMAL)
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await whole.running()
         with pytest.raises(DeadlineUnmeetable):  # 50 s until then, and 100 s if another comes
@@ -113,6 +113,31 @@ async def test_a_model_without_streams_waits_for_the_whole_cpu_and_is_not_overta
         answers = await asyncio.gather(*tasks)
     assert other.batches == [[201]]
     assert [answer.probabilities.tolist() for answer in answers] == [[value] for value in [*range(3 * FULL), 201]]
+
+
+async def test_streams_that_work_do_not_hide_that_the_whole_cpu_fails() -> None:
+    stream, whole = GatedSession(), GatedSession()
+    one = lane(stream, stream, whole=whole)
+
+    def crash(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("out of memory")
+
+    whole.result = crash
+    async with batching(one) as batcher:
+        stream.gate.release(100)
+        for _ in range(3):
+            assert one.breaker.reason is None
+            lone = asyncio.ensure_future(ask(batcher, one, 1))
+            await whole.running()
+            pair = await queued(batcher, one, 2, 3)
+            whole.gate.release()
+            with pytest.raises(InferenceFailed):
+                await lone
+            await asyncio.wait(pair)
+        assert one.breaker.reason is not None
+        whole.gate.release(100)
+        whole.result = GatedSession.echo
+        await until(lambda: one.breaker.reason is None)
 
 
 async def test_whole_and_streams_must_answer_a_probe() -> None:

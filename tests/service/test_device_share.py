@@ -82,23 +82,33 @@ def test_several_devices_share_what_waits() -> None:
     assert device.wait("a", Priority.NORMAL, 0.0) == pytest.approx((longest + least + cost.seconds(8)) / 2)
 
 
-def test_a_batch_that_holds_both_devices_takes_half_the_time_on_each() -> None:
-    """By costs of one device for the first queue, and of both at a time for the second."""
+def test_a_batch_may_hold_both_devices() -> None:
+    """By costs of one device for the first queue, of whose batches lone ones hold both, and of both for the second."""
+    cost = CostModel({size: 0.2 * size for size in (1, 2, 4, 8)})
+    device: DeviceShare[str] = DeviceShare(2)
+    for name, holds, alone in (("streams", 1, 0.6), ("whole", 2, 1.0)):
+        device.add(name, BatchQueue[Ticket](cost, MAX_QUEUE, alone), holds)
+    assert device.seconds("streams", 4) == pytest.approx(0.8)
+    assert device.seconds("streams", 1, 2) == pytest.approx(0.12)
+    assert device.seconds("whole", 4, 2) == pytest.approx(0.8)
+    device.started("streams", 1, 0.0, [0, 1])
+    assert device.wait("streams", Priority.NORMAL, 0.0) == pytest.approx(0.12)
+    device.started("whole", 4, 0.2, [0, 1])
+    assert device.wait("streams", Priority.NORMAL, 0.2) == pytest.approx(0.8)
+    # One that waits for both takes as long as two that wait for one.
+    queues = device._queues
+    queues["whole"].offer(Ticket(1000.0), 0.2, 0.0)
+    assert device.wait("whole", Priority.NORMAL, 0.2) == pytest.approx(0.8 + 0.2)
+
+
+def test_what_needs_both_devices_waits_for_the_last() -> None:
     cost = CostModel({size: 0.2 * size for size in (1, 2, 4, 8)})
     device: DeviceShare[str] = DeviceShare(2)
     for name, holds in (("streams", 1), ("whole", 2)):
         device.add(name, BatchQueue[Ticket](cost, MAX_QUEUE), holds)
-    assert device.seconds("streams", 4) == pytest.approx(0.8)
-    assert device.seconds("streams", 4, 2) == pytest.approx(0.4)
-    assert device.seconds("whole", 4, 2) == pytest.approx(0.8)
-    device.started("streams", 4, 0.0, [0, 1])
-    assert device.wait("streams", Priority.NORMAL, 0.0) == pytest.approx(0.4)
-    device.started("whole", 4, 0.4, [0, 1])
-    assert device.wait("streams", Priority.NORMAL, 0.4) == pytest.approx(0.8)
-    # One that waits for both takes as long as two that wait for one.
-    queues = device._queues
-    queues["whole"].offer(Ticket(1000.0), 0.4, 0.0)
-    assert device.wait("whole", Priority.NORMAL, 0.4) == pytest.approx(0.8 + 0.2)
+    device.started("streams", 4, 0.0, [0])
+    assert device.wait("streams", Priority.NORMAL, 0.0) == 0.0
+    assert device.wait("whole", Priority.NORMAL, 0.0) == pytest.approx(0.8)
 
 
 def test_a_quiet_model_saves_up_no_claim() -> None:
