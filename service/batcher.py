@@ -126,7 +126,7 @@ class Batcher:
         return True
 
     def _takes_all(self, lane: Lane) -> bool:
-        """Return whether the next batch of ``lane`` gets all streams."""
+        """Return whether the next batch of ``lane`` gets all streams: an image that is alone, or a lane without any."""
         if lane.whole is None or len(self._idle) < self._devices:
             return False
         return not lane.sessions or lane.queue.ready == 1

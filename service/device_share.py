@@ -48,7 +48,7 @@ class DeviceShare(Generic[K]):
         return min(runnable, key=lambda key: max(self._virtual[key], self._present))
 
     def seconds(self, key: K, size: int, devices: int = 1) -> float:
-        """Return the predicted time of a batch on so many devices: of a lone image, on more than it is measured for."""
+        """Return the predicted time of a batch on so many devices; on more than its costs are for, of a lone one."""
         queue = self._queues[key]
         if devices > self._holds[key]:
             return queue.alone * queue.cost.seconds(size)

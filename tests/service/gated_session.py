@@ -44,6 +44,22 @@ class GatedSession:
         assert await asyncio.to_thread(self.entered.acquire, timeout=PATIENCE_S)
 
 
+class GatedDecoder:
+    """Decodes nothing, and ends once the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, _: NDArray[np.uint8]) -> None:
+        self.entered.set()
+        assert self.go_on.wait(PATIENCE_S)
+
+    async def running(self) -> None:
+        """Wait until a decoder is inside."""
+        assert await asyncio.to_thread(self.entered.wait, PATIENCE_S)
+
+
 def probe(session: Runs) -> None:
     """Fail as the session does."""
     assert isinstance(session, GatedSession)

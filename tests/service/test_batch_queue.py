@@ -84,7 +84,7 @@ def test_a_lone_image_may_take_less_than_one_beside_others() -> None:
     assert waiting.take(0.0) == ([], 0, [beside_others])
 
 
-def test_streams_take_even_shares() -> None:
+def test_a_stream_takes_its_share() -> None:
     waiting = queue(a=0.0, b=1.0)
     tickets = [offered(waiting) for _ in range(20)]
     assert waiting.take(0.0, streams=2) == (tickets[:8], 8, [])  # ten would be too many

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import weakref
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.batch_queue import Priority
 from service.errors import DeadlineExceeded, QueueFull
-from tests.service.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, queued, until
+from tests.service.gated_session import GatedDecoder, GatedSession, ask, batching, lane, queued, until
 
 pytestmark = pytest.mark.anyio
 
@@ -68,19 +67,15 @@ async def test_a_row_is_not_reused_while_a_batch_reads_it() -> None:
 async def test_a_row_is_not_reused_while_a_decoder_writes_it() -> None:
     session = GatedSession()
     one = lane(session, rows=1)
-    decoding, go_on = threading.Event(), threading.Event()
-
-    def slow(_: NDArray[np.uint8]) -> None:
-        decoding.set()
-        assert go_on.wait(PATIENCE_S)
+    slow = GatedDecoder()
 
     async with batching(one) as batcher:
         gone = asyncio.ensure_future(ask(batcher, one, 1, decode=slow))
-        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        await slow.running()
         gone.cancel()
         await asyncio.wait([gone])
         assert len(one.pixels) == 1
-        go_on.set()
+        slow.go_on.set()
         await until(lambda: len(one.pixels) == 0)
     assert session.batches == []
 
@@ -88,21 +83,17 @@ async def test_a_row_is_not_reused_while_a_decoder_writes_it() -> None:
 async def test_a_client_gone_before_its_turn_is_never_decoded() -> None:
     session = GatedSession()
     one = lane(session)
-    decoding, go_on = threading.Event(), threading.Event()
+    slow = GatedDecoder()
     decoded: list[NDArray[np.uint8]] = []
-
-    def slow(_: NDArray[np.uint8]) -> None:
-        decoding.set()
-        assert go_on.wait(PATIENCE_S)
 
     async with batching(one, decode_threads=1) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1, decode=slow))
-        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        await slow.running()
         gone = asyncio.ensure_future(ask(batcher, one, 2, decode=decoded.append))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.wait([gone])
-        go_on.set()
+        slow.go_on.set()
         session.gate.release()
         await first
     assert decoded == []
@@ -144,16 +135,12 @@ async def test_a_shed_request_is_told_so() -> None:
 async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
     session = GatedSession()
     one = lane(session, max_queue=2)
-    decoding, go_on = threading.Event(), threading.Event()
+    slow = GatedDecoder()
     decoded: list[NDArray[np.uint8]] = []
-
-    def slow(_: NDArray[np.uint8]) -> None:
-        decoding.set()
-        assert go_on.wait(PATIENCE_S)
 
     async with batching(one, decode_threads=1) as batcher:
         in_decoder = asyncio.ensure_future(ask(batcher, one, 1, priority=Priority.LOW, decode=slow))
-        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        await slow.running()
         before_it = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.LOW, decode=decoded.append))
         await asyncio.sleep(0)
         high = [asyncio.ensure_future(ask(batcher, one, value, priority=Priority.HIGH)) for value in (3, 4)]
@@ -161,7 +148,7 @@ async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
             with pytest.raises(QueueFull, match="higher priority"):
                 await low
         assert len(one.pixels) == 4  # the decoder still writes, and has not come to any other
-        go_on.set()
+        slow.go_on.set()
         session.gate.release(2)
         await asyncio.gather(*high)
         assert len(one.pixels) == 0
@@ -188,18 +175,14 @@ async def test_one_that_leaves_in_the_turn_in_which_it_is_shed_makes_room() -> N
 async def test_an_image_that_waits_for_a_decoder_goes_with_its_client() -> None:
     session = GatedSession()
     one = lane(session)
-    decoding, go_on = threading.Event(), threading.Event()
-
-    def slow(_: NDArray[np.uint8]) -> None:
-        decoding.set()
-        assert go_on.wait(PATIENCE_S)
+    slow = GatedDecoder()
 
     def image(_: NDArray[np.uint8]) -> None:
         raise AssertionError
 
     async with batching(one, decode_threads=1) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1, decode=slow))
-        await asyncio.to_thread(decoding.wait, PATIENCE_S)
+        await slow.running()
         gone = asyncio.ensure_future(ask(batcher, one, 2, decode=image))
         await asyncio.sleep(0)
         held = weakref.ref(image)
@@ -209,7 +192,7 @@ async def test_an_image_that_waits_for_a_decoder_goes_with_its_client() -> None:
         del gone
         gc.collect()
         assert held() is None
-        go_on.set()
+        slow.go_on.set()
         session.gate.release()
         await first
 

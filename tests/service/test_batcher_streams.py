@@ -31,7 +31,7 @@ async def test_a_lone_image_has_the_whole_cpu() -> None:
     assert (whole.batches, stream.batches) == ([[1], [2]], [])
 
 
-async def test_streams_share_evenly_what_waits() -> None:
+async def test_each_stream_takes_its_share_of_what_waits() -> None:
     stream, whole = GatedSession(), GatedSession()
     one = lane(stream, stream, whole=whole, max_queue=40)
     async with batching(one) as batcher:
