@@ -4,14 +4,16 @@ The rules:
 - An admission leases a row of pixels. The row is free again when the admission has ended *and* neither a decoder
   nor a running batch still touches it; so a client may vanish at any moment.
 - Cancellation is the only way out early: a deadline and a gone client take the same path.
+- An image that is alone may run in its decoder's thread: the event loop and a runner would have to wake up first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -30,6 +32,17 @@ class Runs(Protocol):
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 ``[n, height, width, 3]`` to probabilities ``[n, classes]``."""
+
+
+Outcome = NDArray[np.float32] | Exception  # of a batch: what it gave, or what it raised
+
+
+def outcome_of(session: Runs, images: NDArray[np.uint8]) -> Outcome:
+    """Run a batch in this thread."""
+    try:
+        return session.run(images)
+    except Exception as error:
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,42 @@ class Lane:
     whole: Runs | None = None
 
 
+class HeadStart:
+    """The right of an image that is alone to run on ``session``, for about ``seconds``, once it is decoded.
+
+    Whoever takes it first has it: the image's decoder, or the loop to let another image run.
+    """
+
+    def __init__(self, session: Runs, seconds: float, begun: Callable[[Admission], Callable[[Outcome], None]]) -> None:
+        """``begun`` is called on the loop as soon as the image runs; it returns what to call there with the outcome."""
+        self.seconds = seconds
+        self._session = session
+        self._begun = begun
+        self._taken = threading.Lock()
+
+    def take(self) -> bool:
+        """Return whether nobody had taken it before."""
+        return self._taken.acquire(blocking=False)
+
+    def run(self, admission: Admission, images: NDArray[np.uint8], loop: asyncio.AbstractEventLoop) -> None:
+        """Run a batch of one, in the decoder's thread."""
+        loop.call_soon_threadsafe(self._begin, admission)
+        outcome = outcome_of(self._session, images)
+        loop.call_soon_threadsafe(self._end, outcome)
+
+    def _begin(self, admission: Admission) -> None:
+        self._finished = self._begun(admission)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._finished(outcome)
+
+
 @dataclass(eq=False)
 class Admission(Ticket):
     """A ticket with its row of pixels, and the future of its answer. Leave the ``with`` block to give all back."""
 
-    _lane: Lane = field(kw_only=True)
+    lane: Lane = field(kw_only=True)
+    _head_start: HeadStart | None = field(kw_only=True)
     _decoders: Executor = field(kw_only=True)
     _wants_batch: Callable[[], None] = field(kw_only=True)
     row: int = field(kw_only=True)
@@ -84,7 +128,7 @@ class Admission(Ticket):
         self._ended = True
         self._to_decode = None  # the encoded image goes now, not when a decoder gets to it
         self._stages.end()
-        self._lane.queue.remove(self)
+        self.lane.queue.remove(self)
         if not self.answer.cancel() and not self.answer.cancelled():
             self.answer.exception()  # retrieved, or asyncio would log it
         self._give_back_row()
@@ -99,35 +143,51 @@ class Admission(Ticket):
         self._stages.enter("decode")
         self._to_decode = decode
         loop = asyncio.get_running_loop()
-        work = self._decoders.submit(self._decode)
-        # Straight back to the loop: run_in_executor's future would take another turn of it.
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._decoded, done))
+        work = self._decoders.submit(self._work, loop)
+        work.add_done_callback(lambda done: done.cancelled() and loop.call_soon_threadsafe(self.answer.cancel))
         return await self.answer
 
-    def _decode(self) -> float:
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Decode, and with a head start run, in a decoder's thread. All else is the loop's."""
         decode = self._to_decode
         if decode is None or self.answer.done():  # shed, or its client gone, while it waited for a decoder
-            return 0.0
-        start = time.perf_counter()
-        decode(self._lane.pixels[self.row])
-        return time.perf_counter() - start
-
-    def _decoded(self, work: Future[float]) -> None:
-        self.released_by_device()
-        if self.answer.done():
+            loop.call_soon_threadsafe(self.released_by_device)
             return
-        if work.cancelled():
-            self.answer.cancel()
-        elif (error := work.exception()) is not None:
-            self.answer.set_exception(error)
+        pixels = self.lane.pixels[self.row]
+        start = time.perf_counter()
+        try:
+            decode(pixels)
+        except Exception as error:
+            loop.call_soon_threadsafe(self._failed, error)
+            return
+        self.decoded_at = time.perf_counter()
+        self.decode_s = self.decoded_at - start
+        head_start = self._head_start
+        if head_start is not None and self._makes_it(head_start, loop.time()) and head_start.take():
+            head_start.run(self, pixels[np.newaxis], loop)
         else:
-            self.decode_s, self.decoded_at, self.decoded = work.result(), time.perf_counter(), True
+            loop.call_soon_threadsafe(self._decoded)
+
+    def _makes_it(self, head_start: HeadStart, now: float) -> bool:
+        return not self.answer.done() and now + head_start.seconds <= self.deadline
+
+    def _decoded(self) -> None:
+        self.released_by_device()
+        if not self.answer.done():
+            self.decoded = True
             self._stages.enter("queue")
             self._wants_batch()
+
+    def _failed(self, error: Exception) -> None:
+        self.released_by_device()
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
     def taken_by_device(self, batch: BatchSpan) -> None:
         """Note that a batch reads the row."""
         self._in_use = True
+        if not self.decoded:  # it had a head start, and waited for nothing
+            self._stages.enter("queue")
         self._stages.enter("infer", batch)
 
     def released_by_device(self) -> None:
@@ -137,5 +197,5 @@ class Admission(Ticket):
 
     def _give_back_row(self) -> None:
         if self._ended and not self._in_use and self.row >= 0:
-            self._lane.pixels.give_back(self.row)
+            self.lane.pixels.give_back(self.row)
             self.row = -1

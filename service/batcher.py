@@ -17,13 +17,10 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.admission import Admission, Answer, Lane, Runs
+from service.admission import Admission, Answer, HeadStart, Lane, Outcome, Runs, outcome_of
 from service.batch_queue import Batch, Priority, Ticket
 from service.device_share import DeviceShare
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
@@ -44,6 +41,7 @@ class Batcher:
         self._runners = [ThreadPoolExecutor(1, "infer") for _ in range(devices)]
         self._idle = deque(range(devices))
         self._share: DeviceShare[Lane] = DeviceShare(devices)
+        self._head_start: HeadStart | None = None  # the last one granted, until it is taken
 
     def add(self, lane: Lane) -> None:
         """Serve one more model."""
@@ -70,7 +68,8 @@ class Batcher:
         admission = Admission(
             deadline,
             priority,
-            _lane=lane,
+            lane=lane,
+            _head_start=self._grant_head_start(lane),
             _decoders=self._decoders,
             _wants_batch=self._start_if_idle,
             row=row,
@@ -90,8 +89,32 @@ class Batcher:
         """Return whether a newcomer to ``lane`` would find nothing that runs or waits there."""
         return len(self._idle) == self._devices and not len(lane.queue)
 
+    def _grant_head_start(self, lane: Lane) -> HeadStart | None:
+        """Let a newcomer that would be alone on the streams of a CPU run as soon as it is decoded."""
+        if lane.whole is None or not self._would_be_alone(lane) or not self._take_head_start():
+            return None
+        self._head_start = HeadStart(lane.whole, self._share.seconds(lane, 1, self._devices), self._begun)
+        return self._head_start
+
+    def _take_head_start(self) -> bool:
+        """Take back what was granted last; return whether no decoder had taken it."""
+        if self._head_start is not None and not self._head_start.take():
+            return False  # its image runs, and ``_begun`` will be called
+        self._head_start = None
+        return True
+
+    def _begun(self, admission: Admission) -> Callable[[Outcome], None]:
+        """Note that an image with a head start runs, on all devices."""
+        self._head_start = None
+        lane, devices = admission.lane, list(self._idle)
+        self._idle.clear()
+        lane.queue.remove(admission)
+        return self._started(lane, devices, Batch([admission], 1, []), admission.decoded_at)
+
     def _start_if_idle(self) -> None:
         """Start the next batches, as long as there is a device that runs none."""
+        if not self._take_head_start():
+            return
         while self._idle and self._start_next():
             pass
 
@@ -114,16 +137,25 @@ class Batcher:
             return False
         devices = [self._idle.popleft() for _ in range(self._devices if whole else 1)]
         session = lane.whole if whole and lane.whole is not None else lane.sessions[devices[0]]
+        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, devices[0])
+        finished = self._started(lane, devices, batch, time.perf_counter())
+
+        def run() -> None:
+            outcome = outcome_of(session, pixels)
+            loop.call_soon_threadsafe(finished, outcome)
+
+        self._runners[devices[0]].submit(run)
+        return True
+
+    def _started(
+        self, lane: Lane, devices: Sequence[int], batch: Batch[Admission], at: float
+    ) -> Callable[[Outcome], None]:
+        """Note what runs since ``at``; return what to call with its outcome."""
         span = BatchSpan(lane.name, len(batch.tickets), batch.size)
         for ticket in batch.tickets:
             ticket.taken_by_device(span)
-        self._share.started(lane, batch.size, now, devices)
-        pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, devices[0])
-        finished = functools.partial(self._finished, lane, devices, batch, span, time.perf_counter())
-        run = self._runners[devices[0]].submit(session.run, pixels)
-        # Straight back to the loop: run_in_executor's future would take another turn of it.
-        run.add_done_callback(functools.partial(loop.call_soon_threadsafe, finished))
-        return True
+        self._share.started(lane, batch.size, asyncio.get_running_loop().time(), devices)
+        return functools.partial(self._finished, lane, devices, batch, span, at)
 
     def _takes_all(self, lane: Lane) -> bool:
         """Return whether the next batch of ``lane`` gets all streams: an image that is alone, or a lane without any."""
@@ -138,40 +170,46 @@ class Batcher:
         batch: Batch[Admission],
         span: BatchSpan,
         started: float,
-        run: Future[NDArray[np.float32]],
+        outcome: Outcome,
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
         self._idle.extend(devices)
-        error = run.exception()
-        if error is None and len(run.result()) != batch.size:
-            error = InferenceFailed(f"{batch.size} images went in, {len(run.result())} answers came out")
-        span.end(error)
-        predicted = self._share.seconds(lane, batch.size, len(devices))
+        if not isinstance(outcome, Exception) and len(outcome) != batch.size:
+            outcome = InferenceFailed(f"{batch.size} images went in, {len(outcome)} answers came out")
         device = devices[0] if len(devices) == 1 else self._devices  # all together count as one more
-        if error is None:
-            lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
-            lane.breaker.succeeded(device)
-        elif lane.breaker.failed(str(error), device):
+        if isinstance(outcome, Exception) and lane.breaker.failed(str(outcome), device):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
             if ticket.answer.done():
                 continue  # its client left while the batch ran
-            if error is not None:
-                ticket.answer.set_exception(InferenceFailed(f"the model failed: {error}"))
+            if isinstance(outcome, Exception):
+                ticket.answer.set_exception(InferenceFailed(f"the model failed: {outcome}"))
             else:
                 queued = started - ticket.decoded_at
-                ticket.answer.set_result(Answer(run.result()[i], len(batch.tickets), ticket.decode_s, queued, seconds))
+                ticket.answer.set_result(Answer(outcome[i], len(batch.tickets), ticket.decode_s, queued, seconds))
         self._start_if_idle()
-        # Once the answers are on their way.
-        asyncio.get_running_loop().call_soon(self._count, lane, batch, error, predicted, seconds)
+        # What no answer waits for comes last.
+        error = outcome if isinstance(outcome, Exception) else None
+        predicted = self._share.seconds(lane, batch.size, len(devices))
+        asyncio.get_running_loop().call_soon(self._learn, lane, device, batch, span, predicted, seconds, error)
 
-    def _count(
-        self, lane: Lane, batch: Batch[Admission], error: BaseException | None, predicted: float, seconds: float
+    def _learn(
+        self,
+        lane: Lane,
+        device: int,
+        batch: Batch[Admission],
+        span: BatchSpan,
+        predicted: float,
+        seconds: float,
+        error: Exception | None,
     ) -> None:
+        span.end(error)
         self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
         self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
         if error is None:
+            lane.breaker.succeeded(device)
+            lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
             self._metrics.predicted_seconds.labels(lane.name).inc(predicted)
             self._metrics.batch_seconds.labels(lane.name).inc(seconds)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from service.access import Trace
@@ -96,7 +96,7 @@ async def classify(request: Request) -> Response:
                 trace.stages["read"] = time.perf_counter() - trace.arrived
                 with _ends_with_client(request, patience):
                     answer = await (query.one(files[0]) if len(files) == 1 else query.several(files))
-                return JSONResponse(answer)
+                return Response(to_json(answer), media_type="application/json")
     except ServiceError as error:
         query.count(error)
         raise

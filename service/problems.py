@@ -7,7 +7,8 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from service import errors
 from service.schemas import Problem
@@ -47,7 +48,7 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
 
 def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
     """Return the HTTP response that carries ``body``."""
-    return JSONResponse(body, body["status"], headers, media_type="application/problem+json")
+    return Response(to_json(body), body["status"], headers, media_type="application/problem+json")
 
 
 def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
