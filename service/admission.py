@@ -13,7 +13,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -25,6 +24,7 @@ from service.batch_queue import BatchQueue, Ticket
 from service.breaker import Breaker
 from service.pixel_slab import PixelSlab
 from service.tracing import BatchSpan, Stages
+from service.workers import Workers
 
 
 class Runs(Protocol):
@@ -110,7 +110,7 @@ class Admission(Ticket):
 
     lane: Lane = field(kw_only=True)
     _head_start: HeadStart | None = field(kw_only=True)
-    _decoders: Executor = field(kw_only=True)
+    _decoders: Workers = field(kw_only=True)
     _wants_batch: Callable[[], None] = field(kw_only=True)
     row: int = field(kw_only=True)
     answer: asyncio.Future[Answer] = field(kw_only=True)
@@ -143,8 +143,7 @@ class Admission(Ticket):
         self._stages.enter("decode")
         self._to_decode = decode
         loop = asyncio.get_running_loop()
-        work = self._decoders.submit(self._work, loop)
-        work.add_done_callback(lambda done: done.cancelled() and loop.call_soon_threadsafe(self.answer.cancel))
+        self._decoders.submit(lambda: self._work(loop))
         return await self.answer
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -18,7 +18,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from service.admission import Admission, Answer, HeadStart, Lane, Outcome, Runs, outcome_of
 from service.batch_queue import Batch, Priority, Ticket
@@ -26,6 +25,7 @@ from service.device_share import DeviceShare
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.tracing import BatchSpan
+from service.workers import Workers
 
 log = logging.getLogger("inferception")
 
@@ -37,8 +37,8 @@ class Batcher:
         self._devices = devices
         self._metrics = metrics
         self._probe_interval_s = probe_interval_s
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
-        self._runners = [ThreadPoolExecutor(1, "infer") for _ in range(devices)]
+        self._decoders = Workers(decode_threads, "decode")
+        self._runners = [Workers(1, "infer") for _ in range(devices)]
         self._idle = deque(range(devices))
         self._share: DeviceShare[Lane] = DeviceShare(devices)
         self._head_start: HeadStart | None = None  # the last one granted, until it is taken
@@ -176,8 +176,7 @@ class Batcher:
         self._idle.extend(devices)
         if not isinstance(outcome, Exception) and len(outcome) != batch.size:
             outcome = InferenceFailed(f"{batch.size} images went in, {len(outcome)} answers came out")
-        device = devices[0] if len(devices) == 1 else self._devices  # all together count as one more
-        if isinstance(outcome, Exception) and lane.breaker.failed(str(outcome), device):
+        if isinstance(outcome, Exception) and lane.breaker.failed(str(outcome), self._counted_as(devices)):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
@@ -191,16 +190,14 @@ class Batcher:
         self._start_if_idle()
         # What no answer waits for comes last.
         error = outcome if isinstance(outcome, Exception) else None
-        predicted = self._share.seconds(lane, batch.size, len(devices))
-        asyncio.get_running_loop().call_soon(self._learn, lane, device, batch, span, predicted, seconds, error)
+        asyncio.get_running_loop().call_soon(self._learn, lane, devices, batch, span, seconds, error)
 
     def _learn(
         self,
         lane: Lane,
-        device: int,
+        devices: Sequence[int],
         batch: Batch[Admission],
         span: BatchSpan,
-        predicted: float,
         seconds: float,
         error: Exception | None,
     ) -> None:
@@ -208,10 +205,15 @@ class Batcher:
         self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
         self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
         if error is None:
-            lane.breaker.succeeded(device)
+            lane.breaker.succeeded(self._counted_as(devices))
+            predicted = self._share.seconds(lane, batch.size, len(devices))
             lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
             self._metrics.predicted_seconds.labels(lane.name).inc(predicted)
             self._metrics.batch_seconds.labels(lane.name).inc(seconds)
+
+    def _counted_as(self, devices: Sequence[int]) -> int:
+        """Return under which number failures are counted: all devices together count as one more."""
+        return devices[0] if len(devices) == 1 else self._devices
 
     def _give_up(self, lane: Lane) -> None:
         """Fail all that waits for a model that no longer works, and try the model again later."""
@@ -227,28 +229,33 @@ class Batcher:
 
     def _probe(self, lane: Lane, number: int = 0) -> None:
         session = _every(lane)[number]
-        # The runner's only thread keeps the probe from running beside a batch.
-        runner = self._runners[number % self._devices]
-        probe = asyncio.get_running_loop().run_in_executor(runner, lane.probe, session)
-        probe.add_done_callback(functools.partial(self._probed, lane, number))
+        loop = asyncio.get_running_loop()
 
-    def _probed(self, lane: Lane, number: int, probe: asyncio.Future[object]) -> None:
-        if probe.cancelled():
-            return
-        if probe.exception() is not None:
+        def probe() -> None:
+            try:
+                lane.probe(session)
+            except Exception:
+                right = False
+            else:
+                right = True
+            loop.call_soon_threadsafe(self._probed, lane, number, right)
+
+        # The runner's only thread keeps the probe from running beside a batch.
+        self._runners[number % self._devices].submit(probe)
+
+    def _probed(self, lane: Lane, number: int, right: bool) -> None:
+        if not right:
             self._probe_later(lane)
-            return
-        if number + 1 < len(_every(lane)):
+        elif number + 1 < len(_every(lane)):
             self._probe(lane, number + 1)
-            return
-        lane.breaker.close()
-        log.info("%s is ready again: its probe was answered right", lane.name)
+        else:
+            lane.breaker.close()
+            log.info("%s is ready again: its probe was answered right", lane.name)
 
     def close(self) -> None:
-        """Stop the threads; what still waits for them is cancelled."""
-        self._decoders.shutdown(cancel_futures=True)
-        for runner in self._runners:
-            runner.shutdown(cancel_futures=True)
+        """Stop the threads, once they have done what waits for them."""
+        for workers in (self._decoders, *self._runners):
+            workers.close()
 
 
 def _every(lane: Lane) -> Sequence[Runs]:

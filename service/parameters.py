@@ -5,6 +5,7 @@ Read here by one model: FastAPI would read one parameter after another, and ever
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -33,14 +34,8 @@ class Parameters(BaseModel):
     @classmethod
     def of(cls, request: Request) -> Parameters:
         """Return what ``request`` asks for, or raise InvalidParameter, which names what is wrong."""
-        given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        query = {name: value for name, value in given if not name.startswith("x-")}
-        raw = reversed(request.headers.raw)  # of several the first counts
-        headers = {name.decode(): value.decode("latin-1") for name, value in raw if name in _HEADERS}
-        try:
-            return cls.model_validate(query | headers)
-        except ValidationError as error:
-            raise InvalidParameter("; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())) from None
+        headers = (header for header in request.scope["headers"] if header[0] in _HEADERS)
+        return _read(request.scope["query_string"], *headers)
 
     @classmethod
     def openapi(cls) -> list[dict[str, Any]]:
@@ -50,3 +45,15 @@ class Parameters(BaseModel):
             {"name": name, "in": "header" if name.startswith("x-") else "query", "schema": schema}
             for name, schema in properties.items()
         ]
+
+
+@functools.lru_cache(maxsize=64)  # most clients ask for the same again and again
+def _read(query_string: bytes, *headers: tuple[bytes, bytes]) -> Parameters:
+    given = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    asked = {name: value for name, value in given if not name.startswith("x-")}
+    # Of several headers of one name the first counts.
+    asked |= {name.decode(): value.decode("latin-1") for name, value in reversed(headers)}
+    try:
+        return Parameters.model_validate(asked)
+    except ValidationError as error:
+        raise InvalidParameter("; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())) from None

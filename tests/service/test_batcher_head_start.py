@@ -25,7 +25,7 @@ class Threads(GatedSession):
         self.threads: list[str] = []
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.threads.append(threading.current_thread().name.partition("_")[0])
+        self.threads.append(threading.current_thread().name.partition("-")[0])
         return super().run(images)
 
 
