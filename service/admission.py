@@ -10,6 +10,7 @@ The rules:
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from service.batch_queue import BatchQueue, Ticket
 from service.breaker import Breaker
+from service.errors import InferenceFailed
 from service.pixel_slab import PixelSlab
 from service.tracing import BatchSpan, Stages
 from service.workers import Workers
@@ -34,15 +36,20 @@ class Runs(Protocol):
         """Map uint8 ``[n, height, width, 3]`` to probabilities ``[n, classes]``."""
 
 
-Outcome = NDArray[np.float32] | Exception  # of a batch: what it gave, or what it raised
+Outcome = NDArray[np.float32] | BaseException  # of a batch: what it gave, or what it raised
+Finished = Callable[[Outcome], None]
 
 
-def outcome_of(session: Runs, images: NDArray[np.uint8]) -> Outcome:
-    """Run a batch in this thread."""
+def run_batch(session: Runs, images: NDArray[np.uint8], loop: asyncio.AbstractEventLoop, finished: Finished) -> None:
+    """Run a batch in this thread; then ``finished`` is called on the loop, with what it gave or what it raised."""
+    outcome: Outcome
     try:
-        return session.run(images)
-    except Exception as error:
-        return error
+        outcome = session.run(images)
+        if len(outcome) != len(images):
+            outcome = InferenceFailed(f"{len(images)} images went in, {len(outcome)} answers came out")
+    except BaseException as error:
+        outcome = error
+    loop.call_soon_threadsafe(finished, outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,8 @@ class Lane:
     """One model's way through the devices: its session on each, its queue, its pixels.
 
     Where devices are streams of one CPU, ``whole`` is a session that takes all of them, for an image that is alone;
-    without ``sessions`` every batch does. ``probe`` runs one known image on a session in the calling thread, and
-    raises unless the answer is right.
+    without ``sessions`` every batch does. ``head_starts`` says that ``whole`` may run in any thread. ``probe`` runs one
+    known image on a session in the calling thread, and raises unless the answer is right.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Lane:
     probe: Callable[[Runs], object]
     breaker: Breaker = field(default_factory=Breaker)
     whole: Runs | None = None
+    head_starts: bool = False
 
 
 class HeadStart:
@@ -80,28 +88,32 @@ class HeadStart:
     Whoever takes it first has it: the image's decoder, or the loop to let another image run.
     """
 
-    def __init__(self, session: Runs, seconds: float, begun: Callable[[Admission], Callable[[Outcome], None]]) -> None:
-        """``begun`` is called on the loop as soon as the image runs; it returns what to call there with the outcome."""
+    _finished: Finished
+
+    def __init__(self, session: Runs, seconds: float, started: Callable[[Admission], Finished]) -> None:
+        """Have ``started`` called on the loop once the image runs; it returns what to call there with the outcome."""
         self.seconds = seconds
         self._session = session
-        self._begun = begun
+        self._started = started
         self._taken = threading.Lock()
 
     def take(self) -> bool:
-        """Return whether nobody had taken it before."""
+        """Take it; return False when the decoder or the loop had taken it before."""
         return self._taken.acquire(blocking=False)
 
     def run(self, admission: Admission, images: NDArray[np.uint8], loop: asyncio.AbstractEventLoop) -> None:
-        """Run a batch of one, in the decoder's thread."""
-        loop.call_soon_threadsafe(self._begin, admission)
-        outcome = outcome_of(self._session, images)
-        loop.call_soon_threadsafe(self._end, outcome)
+        """Run the image as a batch of one in this thread, its decoder's."""
+        # The loop calls these in this order.
+        loop.call_soon_threadsafe(self._start, admission)
+        run_batch(self._session, images, loop, self._finish)
 
-    def _begin(self, admission: Admission) -> None:
-        self._finished = self._begun(admission)
+    def _start(self, admission: Admission) -> None:
+        self._finished = self._started(admission)
 
-    def _end(self, outcome: Outcome) -> None:
-        self._finished(outcome)
+    def _finish(self, outcome: Outcome) -> None:
+        finished = self._finished
+        del self._finished  # it leads to the admission, which leads back here
+        finished(outcome)
 
 
 @dataclass(eq=False)
@@ -109,11 +121,11 @@ class Admission(Ticket):
     """A ticket with its row of pixels, and the future of its answer. Leave the ``with`` block to give all back."""
 
     lane: Lane = field(kw_only=True)
-    _head_start: HeadStart | None = field(kw_only=True)
     _decoders: Workers = field(kw_only=True)
     _wants_batch: Callable[[], None] = field(kw_only=True)
     row: int = field(kw_only=True)
     answer: asyncio.Future[Answer] = field(kw_only=True)
+    head_start: HeadStart | None = field(default=None, init=False)
     decode_s: float = field(default=0.0, init=False)
     decoded_at: float = field(default=0.0, init=False)
     _in_use: bool = field(default=False, init=False)  # a decoder or a batch touches the row
@@ -142,51 +154,53 @@ class Admission(Ticket):
         self._in_use = True  # until the decoder ends: one that writes can't be stopped
         self._stages.enter("decode")
         self._to_decode = decode
-        loop = asyncio.get_running_loop()
-        self._decoders.submit(lambda: self._work(loop))
+        self._decoders.submit(functools.partial(self._decode_and_run, asyncio.get_running_loop()))
         return await self.answer
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Decode, and with a head start run, in a decoder's thread. All else is the loop's."""
-        decode = self._to_decode
-        if decode is None or self.answer.done():  # shed, or its client gone, while it waited for a decoder
-            loop.call_soon_threadsafe(self.released_by_device)
-            return
-        pixels = self.lane.pixels[self.row]
-        start = time.perf_counter()
-        try:
-            decode(pixels)
-        except Exception as error:
-            loop.call_soon_threadsafe(self._failed, error)
-            return
-        self.decoded_at = time.perf_counter()
-        self.decode_s = self.decoded_at - start
-        head_start = self._head_start
-        if head_start is not None and self._makes_it(head_start, loop.time()) and head_start.take():
-            head_start.run(self, pixels[np.newaxis], loop)
-        else:
-            loop.call_soon_threadsafe(self._decoded)
+    def _decode_and_run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a decoder's thread: decode, and with a head start run. All else is done on the loop."""
+        decode, error = self._to_decode, None
+        if decode is not None and not self.answer.done():  # else shed, or its client gone, while it waited
+            pixels, start = self.lane.pixels[self.row], time.perf_counter()
+            try:
+                decode(pixels)
+            except BaseException as raised:
+                error = raised
+            else:
+                self.decoded_at = time.perf_counter()
+                self.decode_s = self.decoded_at - start
+                del decode  # the encoded image, unless the admission holds it still
+                if (head_start := self._taken_head_start()) is not None:
+                    head_start.run(self, pixels[np.newaxis], loop)
+                    return
+        loop.call_soon_threadsafe(self._decoded, error)
 
-    def _makes_it(self, head_start: HeadStart, now: float) -> bool:
-        return not self.answer.done() and now + head_start.seconds <= self.deadline
+    def _taken_head_start(self) -> HeadStart | None:
+        """Take the head start if there is one and it is of use."""
+        head_start = self.head_start
+        if head_start is None or self.answer.done():
+            return None
+        in_time = time.monotonic() + head_start.seconds <= self.deadline  # loop.time() is for the loop's thread alone
+        return head_start if in_time and head_start.take() else None
 
-    def _decoded(self) -> None:
+    def _decoded(self, error: BaseException | None) -> None:
         self.released_by_device()
-        if not self.answer.done():
+        if self.answer.done():
+            return
+        if error is not None:
+            self.answer.set_exception(error)
+        else:
             self.decoded = True
             self._stages.enter("queue")
             self._wants_batch()
 
-    def _failed(self, error: Exception) -> None:
-        self.released_by_device()
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
     def taken_by_device(self, batch: BatchSpan) -> None:
         """Note that a batch reads the row."""
         self._in_use = True
-        if not self.decoded:  # it had a head start, and waited for nothing
-            self._stages.enter("queue")
+        if self._ended:  # with a head start a client may leave before the loop knows that its image runs
+            return
+        if not self.decoded:
+            self._stages.enter("queue")  # for no time: it had a head start
         self._stages.enter("infer", batch)
 
     def released_by_device(self) -> None:

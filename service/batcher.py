@@ -7,6 +7,8 @@ The rules:
   Of several that wait, an idle stream takes its share and leaves the others theirs: small batches side by side give
   about as much as large ones in turn, and fewer images wait for others of their batch. Nor does any wait for another
   stream's threads, which decoding and the event loop interrupt all the time.
+- An image with a head start has all devices from the moment at which its decoder takes it. The loop hears of it later;
+  until then it finds the head start taken, and starts nothing.
 - A lane whose batches keep failing takes no more work until a probe of its own succeeds.
 """
 
@@ -17,9 +19,9 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from service.admission import Admission, Answer, HeadStart, Lane, Outcome, Runs, outcome_of
+from service.admission import Admission, Answer, Finished, HeadStart, Lane, Outcome, Runs, run_batch
 from service.batch_queue import Batch, Priority, Ticket
 from service.device_share import DeviceShare
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
@@ -41,7 +43,7 @@ class Batcher:
         self._runners = [Workers(1, "infer") for _ in range(devices)]
         self._idle = deque(range(devices))
         self._share: DeviceShare[Lane] = DeviceShare(devices)
-        self._head_start: HeadStart | None = None  # the last one granted, until it is taken
+        self._head_start: HeadStart | None = None  # until withdrawn, or the loop knows that its image runs
 
     def add(self, lane: Lane) -> None:
         """Serve one more model."""
@@ -69,20 +71,22 @@ class Batcher:
             deadline,
             priority,
             lane=lane,
-            _head_start=self._grant_head_start(lane),
             _decoders=self._decoders,
             _wants_batch=self._start_if_idle,
             row=row,
             answer=loop.create_future(),
         )
+        alone = self._would_be_alone(lane)
         try:
-            shed = lane.queue.offer(admission, now, wait, alone=self._would_be_alone(lane))
+            shed = lane.queue.offer(admission, now, wait, alone=alone)
         except ServiceError:
             lane.pixels.give_back(row)
             raise
         for victim in shed:
             if not victim.answer.done():  # it failed or left in this very turn
                 victim.answer.set_exception(QueueFull("shed for a request of higher priority", retry_after=wait))
+        if alone and lane.head_starts:
+            admission.head_start = self._grant_head_start(lane)
         return admission
 
     def _would_be_alone(self, lane: Lane) -> bool:
@@ -90,30 +94,32 @@ class Batcher:
         return len(self._idle) == self._devices and not len(lane.queue)
 
     def _grant_head_start(self, lane: Lane) -> HeadStart | None:
-        """Let a newcomer that would be alone on the streams of a CPU run as soon as it is decoded."""
-        if lane.whole is None or not self._would_be_alone(lane) or not self._take_head_start():
+        """Let an image that is alone run on all streams as soon as it is decoded.
+
+        One at a time has that right, the last; the one before may be gone.
+        """
+        if lane.whole is None or not self._withdraw_head_start():
             return None
-        self._head_start = HeadStart(lane.whole, self._share.seconds(lane, 1, self._devices), self._begun)
+        self._head_start = HeadStart(lane.whole, self._share.seconds(lane, 1, self._devices), self._head_start_taken)
         return self._head_start
 
-    def _take_head_start(self) -> bool:
-        """Take back what was granted last; return whether no decoder had taken it."""
+    def _withdraw_head_start(self) -> bool:
+        """Take back what was granted; return False when its image runs already, and the loop will be told so."""
         if self._head_start is not None and not self._head_start.take():
-            return False  # its image runs, and ``_begun`` will be called
+            return False
         self._head_start = None
         return True
 
-    def _begun(self, admission: Admission) -> Callable[[Outcome], None]:
-        """Note that an image with a head start runs, on all devices."""
+    def _head_start_taken(self, admission: Admission) -> Finished:
         self._head_start = None
-        lane, devices = admission.lane, list(self._idle)
+        devices = list(self._idle)  # all of them: nothing else could start
         self._idle.clear()
-        lane.queue.remove(admission)
-        return self._started(lane, devices, Batch([admission], 1, []), admission.decoded_at)
+        admission.lane.queue.remove(admission)
+        return self._note_start(admission.lane, devices, Batch([admission], 1, []), admission.decoded_at)
 
     def _start_if_idle(self) -> None:
         """Start the next batches, as long as there is a device that runs none."""
-        if not self._take_head_start():
+        if not self._withdraw_head_start():
             return
         while self._idle and self._start_next():
             pass
@@ -138,24 +144,17 @@ class Batcher:
         devices = [self._idle.popleft() for _ in range(self._devices if whole else 1)]
         session = lane.whole if whole and lane.whole is not None else lane.sessions[devices[0]]
         pixels = lane.pixels.batch([ticket.row for ticket in batch.tickets], batch.size, devices[0])
-        finished = self._started(lane, devices, batch, time.perf_counter())
-
-        def run() -> None:
-            outcome = outcome_of(session, pixels)
-            loop.call_soon_threadsafe(finished, outcome)
-
-        self._runners[devices[0]].submit(run)
+        finished = self._note_start(lane, devices, batch, time.perf_counter())
+        self._runners[devices[0]].submit(functools.partial(run_batch, session, pixels, loop, finished))
         return True
 
-    def _started(
-        self, lane: Lane, devices: Sequence[int], batch: Batch[Admission], at: float
-    ) -> Callable[[Outcome], None]:
-        """Note what runs since ``at``; return what to call with its outcome."""
+    def _note_start(self, lane: Lane, devices: Sequence[int], batch: Batch[Admission], started: float) -> Finished:
+        """Note what runs since ``started``; return what to call with its outcome."""
         span = BatchSpan(lane.name, len(batch.tickets), batch.size)
         for ticket in batch.tickets:
             ticket.taken_by_device(span)
         self._share.started(lane, batch.size, asyncio.get_running_loop().time(), devices)
-        return functools.partial(self._finished, lane, devices, batch, span, at)
+        return functools.partial(self._finished, lane, devices, batch, span, started)
 
     def _takes_all(self, lane: Lane) -> bool:
         """Return whether the next batch of ``lane`` gets all streams: an image that is alone, or a lane without any."""
@@ -174,45 +173,43 @@ class Batcher:
     ) -> None:
         seconds = time.perf_counter() - started  # finer than the loop's clock
         self._idle.extend(devices)
-        if not isinstance(outcome, Exception) and len(outcome) != batch.size:
-            outcome = InferenceFailed(f"{batch.size} images went in, {len(outcome)} answers came out")
-        if isinstance(outcome, Exception) and lane.breaker.failed(str(outcome), self._counted_as(devices)):
+        error = outcome if isinstance(outcome, BaseException) else None
+        if error is not None and lane.breaker.failed(str(error), self._breaker_device(devices)):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
             if ticket.answer.done():
                 continue  # its client left while the batch ran
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 ticket.answer.set_exception(InferenceFailed(f"the model failed: {outcome}"))
             else:
                 queued = started - ticket.decoded_at
                 ticket.answer.set_result(Answer(outcome[i], len(batch.tickets), ticket.decode_s, queued, seconds))
+        # After the answers, which don't wait for it; before what starts now can have finished.
+        asyncio.get_running_loop().call_soon(self._record, lane, devices, batch, span, seconds, error)
         self._start_if_idle()
-        # What no answer waits for comes last.
-        error = outcome if isinstance(outcome, Exception) else None
-        asyncio.get_running_loop().call_soon(self._learn, lane, devices, batch, span, seconds, error)
 
-    def _learn(
+    def _record(
         self,
         lane: Lane,
         devices: Sequence[int],
         batch: Batch[Admission],
         span: BatchSpan,
         seconds: float,
-        error: Exception | None,
+        error: BaseException | None,
     ) -> None:
         span.end(error)
         self._metrics.batches.labels(lane.name, "ok" if error is None else "failed").inc()
         self._metrics.batch_size.labels(lane.name).observe(len(batch.tickets))
         if error is None:
-            lane.breaker.succeeded(self._counted_as(devices))
+            lane.breaker.succeeded(self._breaker_device(devices))
             predicted = self._share.seconds(lane, batch.size, len(devices))
             lane.queue.cost.observe(batch.size, lane.queue.cost.seconds(batch.size) * seconds / predicted)
             self._metrics.predicted_seconds.labels(lane.name).inc(predicted)
             self._metrics.batch_seconds.labels(lane.name).inc(seconds)
 
-    def _counted_as(self, devices: Sequence[int]) -> int:
-        """Return under which number failures are counted: all devices together count as one more."""
+    def _breaker_device(self, devices: Sequence[int]) -> int:
+        """Return the number under which a breaker counts ``devices``; all of them together have one of their own."""
         return devices[0] if len(devices) == 1 else self._devices
 
     def _give_up(self, lane: Lane) -> None:
@@ -234,19 +231,16 @@ class Batcher:
         def probe() -> None:
             try:
                 lane.probe(session)
-            except Exception:
-                right = False
+            except BaseException:
+                loop.call_soon_threadsafe(self._probe_later, lane)
             else:
-                right = True
-            loop.call_soon_threadsafe(self._probed, lane, number, right)
+                loop.call_soon_threadsafe(self._probed, lane, number)
 
-        # The runner's only thread keeps the probe from running beside a batch.
+        # In the runner's only thread, so not beside a batch of this device; another model may have all of them.
         self._runners[number % self._devices].submit(probe)
 
-    def _probed(self, lane: Lane, number: int, right: bool) -> None:
-        if not right:
-            self._probe_later(lane)
-        elif number + 1 < len(_every(lane)):
+    def _probed(self, lane: Lane, number: int) -> None:
+        if number + 1 < len(_every(lane)):
             self._probe(lane, number + 1)
         else:
             lane.breaker.close()

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -24,7 +23,7 @@ from service.metrics import Metrics
 from service.parameters import Parameters
 from service.problems import described_problems, problem_of
 from service.registry import Registry
-from service.schemas import FileError, FileResult, ImageResult, Results, image_result
+from service.schemas import FileError, FileResult, ImageResult, Results, image_result, json_response
 from service.settings import Settings
 
 _DESCRIPTION = {
@@ -96,7 +95,7 @@ async def classify(request: Request) -> Response:
                 trace.stages["read"] = time.perf_counter() - trace.arrived
                 with _ends_with_client(request, patience):
                     answer = await (query.one(files[0]) if len(files) == 1 else query.several(files))
-                return Response(to_json(answer), media_type="application/json")
+                return json_response(answer)
     except ServiceError as error:
         query.count(error)
         raise

@@ -1,6 +1,7 @@
 """What a request may ask for, in its query or in its headers.
 
-Read here by one model: FastAPI would read one parameter after another, and every idle request would wait for it.
+Read here by one model: FastAPI would read one parameter after another, and every idle request would wait for it. What
+was asked before is not even read again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Parameters(BaseModel):
     def of(cls, request: Request) -> Parameters:
         """Return what ``request`` asks for, or raise InvalidParameter, which names what is wrong."""
         headers = (header for header in request.scope["headers"] if header[0] in _HEADERS)
-        return _read(request.scope["query_string"], *headers)
+        return _parse(request.scope["query_string"], *headers)
 
     @classmethod
     def openapi(cls) -> list[dict[str, Any]]:
@@ -47,8 +48,8 @@ class Parameters(BaseModel):
         ]
 
 
-@functools.lru_cache(maxsize=64)  # most clients ask for the same again and again
-def _read(query_string: bytes, *headers: tuple[bytes, bytes]) -> Parameters:
+@functools.lru_cache(maxsize=16)  # clients repeat themselves; it can't be changed, so requests may share it
+def _parse(query_string: bytes, *headers: tuple[bytes, bytes]) -> Parameters:
     given = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
     asked = {name: value for name, value in given if not name.startswith("x-")}
     # Of several headers of one name the first counts.

@@ -7,11 +7,10 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from service import errors
-from service.schemas import Problem
+from service.schemas import Problem, json_response
 
 _STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidImage: 400,
@@ -48,7 +47,7 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
 
 def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
     """Return the HTTP response that carries ``body``."""
-    return Response(to_json(body), body["status"], headers, media_type="application/problem+json")
+    return json_response(body, body["status"], headers, "application/problem+json")
 
 
 def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -56,7 +56,11 @@ class Settings(BaseSettings):
     decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
     threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
     streams: int = Field(2, ge=1, description="batches that share them, side by side, unless an image is alone")
-    decode_threads: int = Field(default_factory=available_cpus, ge=1, description="images decoded at a time")
+    decode_threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="images decoded at a time; on a CPU one that is alone runs there, too",
+    )
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")

@@ -83,7 +83,8 @@ def lane(
 ) -> Lane:
     cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
     pixels = PixelSlab(rows, 8, 1, 1, devices=devices or len(sessions))
-    return Lane("fake", sessions, BatchQueue[Admission](cost, max_queue), pixels, probe, whole=whole)
+    queue = BatchQueue[Admission](cost, max_queue)
+    return Lane("fake", sessions, queue, pixels, probe, whole=whole, head_starts=True)
 
 
 @asynccontextmanager

@@ -40,7 +40,6 @@ async def test_a_lone_image_runs_where_it_was_decoded_and_others_do_not() -> Non
         lone = asyncio.ensure_future(ask(batcher, one, 1))
         await whole.running()
         await until(lambda: not len(one.queue))  # the loop knows
-        assert one.queue.backlog() == 0.0
         assert not batcher._idle
         pair = await queued(batcher, one, 2, 3)
         whole.gate.release()
@@ -51,11 +50,13 @@ async def test_a_lone_image_runs_where_it_was_decoded_and_others_do_not() -> Non
     assert (whole.threads, stream.threads) == (["decode"], ["infer", "infer"])
 
 
-async def test_a_device_that_is_no_part_of_a_cpu_keeps_to_its_thread() -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+async def test_a_gpu_keeps_to_its_thread(devices: int) -> None:
     session = Threads()
-    one = lane(session)
+    one = lane(session) if devices == 1 else lane(whole=session, devices=2)
+    one.head_starts = False
     session.gate.release()
-    async with batching(one) as batcher:
+    async with batching(one, devices=devices) as batcher:
         await ask(batcher, one, 1)
     assert session.threads == ["infer"]
 
@@ -96,7 +97,8 @@ async def test_a_newcomer_to_another_model_takes_the_head_start_over() -> None:
 
 async def test_nothing_starts_between_a_head_start_and_the_loops_knowing_of_it() -> None:
     one, _, whole = streaming()
-    async with batching(one) as batcher:
+    other, _, _ = streaming()
+    async with batching(one, other) as batcher:
         with batcher.admit(one, asyncio.get_running_loop().time() + 1000.0, Priority.NORMAL) as lone:
             answer = asyncio.ensure_future(lone.run(lambda pixels: pixels.fill(1)))
             await asyncio.sleep(0)
@@ -105,19 +107,21 @@ async def test_nothing_starts_between_a_head_start_and_the_loops_knowing_of_it()
             with batcher.admit(one, lone.deadline, Priority.NORMAL) as late:
                 late.decoded = True
                 batcher._start_if_idle()
+            with batcher.admit(other, lone.deadline, Priority.NORMAL) as newcomer:
+                assert newcomer.head_start is None
             assert len(batcher._idle) == 2
             whole.gate.release()
             assert (await answer).probabilities.tolist() == [1]
 
 
-@pytest.mark.parametrize("leaves", ["while it decodes", "while it runs"])
-async def test_a_client_that_leaves_takes_nothing_with_it(leaves: str) -> None:
+@pytest.mark.parametrize("ran", [0, 1])
+async def test_a_client_that_leaves_takes_nothing_with_it(ran: int) -> None:
     one, _, whole = streaming()
     slow = GatedDecoder()
     async with batching(one) as batcher:
         gone = asyncio.ensure_future(ask(batcher, one, 1, decode=slow))
         await slow.running()
-        if leaves == "while it runs":
+        if ran:
             slow.go_on.set()
             await whole.running()
         gone.cancel()
@@ -126,10 +130,9 @@ async def test_a_client_that_leaves_takes_nothing_with_it(leaves: str) -> None:
         slow.go_on.set()
         whole.gate.release(2)
         await until(lambda: len(one.pixels) == 0 and len(batcher._idle) == 2)
-        before = len(whole.batches)
-        assert before == (leaves == "while it runs")
+        assert len(whole.batches) == ran
         assert (await ask(batcher, one, 2)).probabilities.tolist() == [2]
-    assert whole.threads == ["decode"] * (before + 1)  # the next one has a head start again
+    assert whole.threads == ["decode"] * (ran + 1)  # the next one has a head start again
 
 
 async def test_an_image_decoded_too_late_is_dropped_and_costs_nothing() -> None:
@@ -169,6 +172,6 @@ async def test_what_fails_is_told_and_the_next_image_runs() -> None:
     assert len(one.pixels) == 0
 
 
-def test_it_is_taken_once() -> None:
+def test_a_head_start_is_taken_once() -> None:
     head_start = HeadStart(GatedSession(), 0.0, lambda _: lambda _: None)
     assert (head_start.take(), head_start.take()) == (True, False)

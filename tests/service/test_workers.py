@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import pytest
 
 from service.workers import Workers
-
-PATIENCE_S = 10.0
+from tests.service.gated_session import PATIENCE_S
 
 
 def test_each_thread_takes_what_comes_next() -> None:
@@ -30,7 +30,7 @@ def test_closing_waits_for_what_was_submitted_and_ends_the_threads() -> None:
     done: list[int] = []
     workers = Workers(1, "closing")
     for number in range(3):
-        workers.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+        workers.submit(functools.partial(done.append, number))
     workers.close()
     workers.submit(lambda: done.append(3))
     assert done == [0, 1, 2]
