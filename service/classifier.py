@@ -87,7 +87,7 @@ class Classifier:
             ),
             probe=lambda session: self._run_golden(1, session),
             whole=None if each is self.placement.sessions else self.placement.sessions[0],
-            head_starts=not self.placement.on_gpu,  # whose libraries prepare each thread for themselves
+            head_starts=not self.placement.on_gpu,  # ONNX Runtime has a context for each thread there
         )
         self._batcher = batcher
 

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="images decoded at a time; on a CPU one that is alone runs there, too",
+        description="threads that decode images; on a CPU one of them runs an image that is alone",
     )
     max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
     max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")

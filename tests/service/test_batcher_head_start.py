@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -133,6 +136,25 @@ async def test_a_client_that_leaves_takes_nothing_with_it(ran: int) -> None:
         assert len(whole.batches) == ran
         assert (await ask(batcher, one, 2)).probabilities.tolist() == [2]
     assert whole.threads == ["decode"] * (ran + 1)  # the next one has a head start again
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+async def test_an_answered_image_is_gone_without_the_garbage_collector() -> None:
+    one, _, whole = streaming()
+    whole.gate.release()
+    async with batching(one) as batcher:
+        with batcher.admit(one, asyncio.get_running_loop().time() + 1000.0, Priority.NORMAL) as admission:
+            await admission.run(lambda pixels: pixels.fill(1))
+        held = weakref.ref(admission)
+        del admission
+        await until(lambda: held() is None)
 
 
 async def test_an_image_decoded_too_late_is_dropped_and_costs_nothing() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service import classifier, placement
+from service.batch_queue import Priority
 from service.batcher import Batcher
 from service.budget import Budget
 from service.classifier import Classifier
@@ -33,6 +35,23 @@ def test_rows_are_enough_for_a_full_queue_while_every_stream_runs_its_largest_ba
         leased += 1
     assert leased == 2 + 3 * 3 + settings.decode_threads
     batcher.close()
+
+
+def test_a_lone_photo_has_a_head_start(
+    model_repository: Path, tmp_path: Path, kitchenware_photos: list[tuple[Path, str | None]]
+) -> None:
+    (tmp_path / "xception").symlink_to((model_repository / "xception").resolve())
+    registry = Registry(Settings(model_repository=tmp_path, device="cpu", threads=2, streams=2, max_batch_size=1))
+    registry.load()
+
+    async def queue_s() -> float:
+        deadline = asyncio.get_running_loop().time() + 30.0
+        photo = kitchenware_photos[0][0].read_bytes()
+        model = registry.get("xception")
+        return (await model.classify(photo, top_k=1, deadline=deadline, priority=Priority.NORMAL)).queue_s
+
+    assert asyncio.run(queue_s()) == 0.0  # through the loop it would wait a little
+    registry.close()
 
 
 class FourTimes(Session):

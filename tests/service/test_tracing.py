@@ -27,9 +27,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from service import tracing
+from service.batch_queue import Priority
 from service.errors import InferenceFailed
 from tests.server import serving
-from tests.service.gated_session import GatedSession, ask, batching, lane
+from tests.service.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
 
 CLIENTS = 8
 PHOTOS = 3  # in one request
@@ -225,3 +226,23 @@ def test_missing_packages_are_named() -> None:
     done = subprocess.run([sys.executable, "-c", without], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 1
     assert "StartupError: traces need opentelemetry.sdk.trace: pip install" in done.stderr
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_client_that_leaves_as_its_image_starts_leaves_no_stage_open(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    whole = GatedSession()
+    one = lane(GatedSession(), GatedSession(), whole=whole)
+    with recording(monkeypatch) as spans:
+        async with batching(one) as batcher:
+            with batcher.admit(one, asyncio.get_running_loop().time() + 1000.0, Priority.NORMAL) as lone:
+                running = asyncio.create_task(lone.run(lambda pixels: pixels.fill(1)))
+                await asyncio.sleep(0)
+                assert whole.entered.acquire(timeout=PATIENCE_S)  # blocks the loop, which learns nothing
+            await asyncio.wait([running])
+            whole.gate.release()
+            await until(lambda: len(spans.get_finished_spans()) == 2 and len(batcher._idle) == 2)
+            names = [span.name for span in spans.get_finished_spans()]
+    assert names == ["decode", "batch"]
