@@ -12,6 +12,7 @@ import onnx
 import onnxscript
 import torch
 
+from export import onnx_file
 from export.trace import OPSET
 from export.verify import Agreement, GoldenSample
 from models.weights import LoadedModel
@@ -26,7 +27,7 @@ def write_manifest(
     agreements: dict[str, Agreement],
     golden: Sequence[GoldenSample],
 ) -> None:
-    """Describe ``folder``, which holds ``<precision>.onnx`` for each of ``agreements``, and write what it refers to.
+    """Describe ``folder``, which holds the files of each of ``agreements``, and write what else it refers to.
 
     The same arguments give the same bytes. Raises ValueError for a label that is empty or spans lines.
     """
@@ -69,9 +70,11 @@ def _write_labels(folder: Path, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _variant(folder: Path, precision: str, agreement: Agreement) -> dict[str, Any]:
+    paths = onnx_file.paths(folder, precision)
     return {
         "precision": precision,
-        **_file(folder, f"{precision}.onnx"),
+        **_file(folder, paths.graph.name),
+        "external_data": _file(folder, paths.weights.name),
         "agreement": {
             "reference": agreement.reference,
             "images": agreement.images,

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from torch import fx
 
-from export import quantize, verify
+from export import onnx_file, quantize, verify
 from export.fuse import fuse, pad_channels, subsample_before_projection
 from export.manifest import write_manifest
 from export.photos import Photo, normalise, preprocess_all, random_crops
@@ -69,17 +69,16 @@ def export_version(
         network = fuse(loaded.model, loaded.preprocessing)
     agreements: dict[str, verify.Agreement] = {}
     for precision in dict.fromkeys(("fp32", *precisions)):
-        path = folder / f"{precision}.onnx"
         with stage(f"trace to ONNX in {precision}"):
             model = _graph(network, precision, size, calibration)
             check_contract(model, size=size, classes=len(loaded.labels))
-            path.write_bytes(model.SerializeToString(deterministic=True))
+            onnx_file.write(model, folder, precision)
         try:
             with stage(f"verify {precision} with ONNX Runtime"):
-                session = verify.open_session(path)
+                session = verify.open_session(onnx_file.paths(folder, precision).graph)
                 if precision == "int8":
                     unseen = random_crops(calibration, size, -(-_UNSEEN_CROPS // len(calibration)), seed=1)
-                    reference = verify.open_session(folder / "fp32.onnx")
+                    reference = verify.open_session(onnx_file.paths(folder, "fp32").graph)
                     agreement = verify.check_answers(session, reference, np.concatenate([pixels, unseen]))
                 else:
                     agreement = verify.check_parity(session, pixels, logits, _tolerance(precision, loaded))
@@ -87,7 +86,7 @@ def export_version(
         except verify.VerificationError:
             if precision == "fp32" or not skip:
                 raise
-            path.unlink()
+            onnx_file.remove(folder, precision)
         else:
             agreements[precision] = agreement
     write_manifest(folder, loaded, name=name, version=version, agreements=agreements, golden=golden)

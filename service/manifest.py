@@ -66,8 +66,9 @@ class Agreement(_Strict):
 
 
 class Variant(File):
-    """One ONNX file, and its precision."""
+    """One ONNX file, and its precision; ``external_data`` are its weights, unless they are in the file itself."""
 
+    external_data: File | None = None
     precision: Literal["fp32", "fp16", "int8"]
     agreement: Agreement
 

@@ -116,6 +116,8 @@ def load(folder: Path, manifest: Manifest, settings: Settings, candidate: Candid
     """Make the sessions of one candidate. Raises InvalidManifest or DeviceUnavailable."""
     device = candidate.device
     model = checked_file(folder, candidate.variant)
+    if candidate.variant.external_data is not None:
+        checked_file(folder, candidate.variant.external_data)
 
     def session(device_id: int, streams: int) -> Session:
         providers = execution_providers(

@@ -11,6 +11,7 @@ import onnxscript
 import pytest
 import torch
 
+from export import onnx_file
 from export.manifest import write_manifest
 from export.verify import Agreement, GoldenSample
 from models import KITCHENWARE
@@ -24,7 +25,8 @@ def manifest(xception: Path) -> dict[str, Any]:
 
 
 def test_every_file_is_named_with_its_sha256(manifest: dict[str, Any], xception: Path) -> None:
-    entries = [manifest["labels"], *manifest["variants"], *manifest["golden"]]
+    weights = [variant["external_data"] for variant in manifest["variants"]]
+    entries = [manifest["labels"], *manifest["variants"], *weights, *manifest["golden"]]
     for entry in entries:
         assert hashlib.sha256((xception / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
     on_disk = {str(path.relative_to(xception)) for path in xception.rglob("*") if path.is_file()}
@@ -72,7 +74,8 @@ def test_a_label_that_would_shift_the_others(trained_xception: LoadedModel, tmp_
 
 def test_labels_beyond_ascii(trained_xception: LoadedModel, tmp_path: Path) -> None:
     loaded = dataclasses.replace(trained_xception, labels=("Löffel", "皿"))
-    (tmp_path / "int8.onnx").write_bytes(b"graph")
+    for path, content in zip(onnx_file.paths(tmp_path, "int8"), (b"graph", b"weights"), strict=True):
+        path.write_bytes(content)
     agreement = Agreement(
         "fp32.onnx", 225, 0.99551, logits=0.1, mean_abs_probability=0.0123, max_abs_probability=1.26e-7
     )

@@ -6,7 +6,8 @@ from service.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_but_the_test_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``make test`` exports some of the server's settings."""
+def _no_settings_but_the_test_s_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make test`` exports some of the server's settings, and what a fake measured is for no other start."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"INFERCEPTION_{name.upper()}", raising=False)
+    monkeypatch.setenv("INFERCEPTION_CACHE", str(tmp_path_factory.mktemp("cache")))

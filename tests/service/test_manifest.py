@@ -28,7 +28,9 @@ def test_an_exported_manifest_is_valid(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert read_labels(folder, manifest.labels) == ("cup", "fork", "glass", "knife", "plate", "spoon")
     assert manifest.trained
-    for entry in (*manifest.variants, *manifest.golden):
+    weights = [variant.external_data for variant in manifest.variants]
+    for entry in (*manifest.variants, *weights, *manifest.golden):
+        assert entry is not None
         assert checked_file(folder, entry).is_file()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service import cuda, openvino, placement
-from service.errors import DeviceUnavailable, StartupError
+from service.errors import DeviceUnavailable, InvalidManifest, StartupError
 from service.manifest import Manifest, Variant, read_manifest
 from service.placement import candidates, place
 from service.providers import Device, execution_providers
@@ -263,3 +264,13 @@ def test_a_cpu_has_a_session_for_all_threads_and_some_for_parts_of_them(
     assert made == told
     assert [session.threads for session in placed.sessions] == [threads]
     assert [session.threads for session in placed.streams] == ([threads // 2] * 2 if len(told) > 1 else [])
+
+
+def test_a_variant_whose_weights_were_changed_is_not_loaded(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "xception" / "1"
+    shutil.copytree(folder, copy)
+    with (copy / "fp32.onnx.data").open("r+b") as weights:
+        weights.write(b"damage")
+    settings = Settings(device="cpu", precision="fp32")
+    with pytest.raises(InvalidManifest, match=r"fp32\.onnx\.data has sha256"):
+        place(copy, read_manifest(copy), settings)

@@ -88,6 +88,7 @@ def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: py
 
 
 def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFERCEPTION_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert Settings().cache_folder("a") == tmp_path / ".cache" / "inferception" / "a"
