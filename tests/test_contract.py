@@ -38,6 +38,7 @@ def test_the_service_reads_what_export_writes(model_repository: Path, name: str)
         "manifest.json",
         manifest.labels.file,
         *(variant.file for variant in manifest.variants),
+        *(variant.external_data.file for variant in manifest.variants if variant.external_data),
         *(Path(sample.file).name for sample in manifest.golden),
     }
 
