@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -274,3 +276,15 @@ def test_a_variant_whose_weights_were_changed_is_not_loaded(folder: Path, tmp_pa
     settings = Settings(device="cpu", precision="fp32")
     with pytest.raises(InvalidManifest, match=r"fp32\.onnx\.data has sha256"):
         place(copy, read_manifest(copy), settings)
+
+
+def test_weights_may_be_in_the_graph_s_own_file(folder: Path, tmp_path: Path) -> None:
+    onnx.save(onnx.load(folder / "fp32.onnx"), tmp_path / "fp32.onnx")
+    whole = read_manifest(folder)
+    sha256 = hashlib.sha256((tmp_path / "fp32.onnx").read_bytes()).hexdigest()
+    variant = whole.variants[0].model_copy(update={"sha256": sha256, "external_data": None})
+    settings = Settings(device="cpu", precision="fp32", threads=1)
+    (found,) = place(tmp_path, whole.model_copy(update={"variants": (variant,)}), settings).sessions
+    (expected,) = place(folder, whole, settings).sessions
+    image = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
+    np.testing.assert_array_equal(found.run(image), expected.run(image))
