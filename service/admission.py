@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,11 @@ class Runs(Protocol):
 
 
 Outcome = NDArray[np.float32] | BaseException  # of a batch: what it gave, or what it raised
-Finished = Callable[[Outcome], None]
+Finished = Callable[[Outcome, float], None]  # and when it ended, on time.perf_counter
 
 
 def run_batch(session: Runs, images: NDArray[np.uint8], loop: asyncio.AbstractEventLoop, finished: Finished) -> None:
-    """Run a batch in this thread; then ``finished`` is called on the loop, with what it gave or what it raised."""
+    """Run a batch in this thread; then ``finished`` is called on the loop."""
     outcome: Outcome
     try:
         outcome = session.run(images)
@@ -49,11 +49,10 @@ def run_batch(session: Runs, images: NDArray[np.uint8], loop: asyncio.AbstractEv
             outcome = InferenceFailed(f"{len(images)} images went in, {len(outcome)} answers came out")
     except BaseException as error:
         outcome = error
-    loop.call_soon_threadsafe(finished, outcome)
+    loop.call_soon_threadsafe(finished, outcome, time.perf_counter())
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Probabilities ``[classes]`` of one image, and what its batch was."""
 
     probabilities: NDArray[np.float32]
@@ -82,38 +81,28 @@ class Lane:
     head_starts: bool = False
 
 
+@dataclass(eq=False)
 class HeadStart:
     """The right of an image that is alone to run on ``session``, for about ``seconds``, once it is decoded.
 
-    Whoever takes it first has it: the image's decoder, or the loop to let another image run.
+    Whoever takes it first has it: the image's decoder, or the loop to let another image run. The loop isn't told which,
+    for it would wake up beside the threads that run the image: it looks when it has to know, and hears of the end.
     """
 
-    _finished: Finished
+    session: Runs
+    seconds: float
+    finished: Finished
+    image: Admission = field(init=False)  # that runs, if its decoder has taken it
+    _taken: threading.Lock = field(default_factory=threading.Lock)
 
-    def __init__(self, session: Runs, seconds: float, started: Callable[[Admission], Finished]) -> None:
-        """Have ``started`` called on the loop once the image runs; it returns what to call there with the outcome."""
-        self.seconds = seconds
-        self._session = session
-        self._started = started
-        self._taken = threading.Lock()
+    @property
+    def taken(self) -> bool:
+        """Whether someone has it."""
+        return self._taken.locked()
 
     def take(self) -> bool:
         """Take it; return False when the decoder or the loop had taken it before."""
         return self._taken.acquire(blocking=False)
-
-    def run(self, admission: Admission, images: NDArray[np.uint8], loop: asyncio.AbstractEventLoop) -> None:
-        """Run the image as a batch of one in this thread, its decoder's."""
-        # The loop calls these in this order.
-        loop.call_soon_threadsafe(self._start, admission)
-        run_batch(self._session, images, loop, self._finish)
-
-    def _start(self, admission: Admission) -> None:
-        self._finished = self._started(admission)
-
-    def _finish(self, outcome: Outcome) -> None:
-        finished = self._finished
-        del self._finished  # it leads to the admission, which leads back here
-        finished(outcome)
 
 
 @dataclass(eq=False)
@@ -139,6 +128,7 @@ class Admission(Ticket):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended = True
         self._to_decode = None  # the encoded image goes now, not when a decoder gets to it
+        self.head_start = None  # it leads back here
         self._stages.end()
         self.lane.queue.remove(self)
         if not self.answer.cancel() and not self.answer.cancelled():
@@ -152,7 +142,7 @@ class Admission(Ticket):
         the model is given up.
         """
         self._in_use = True  # until the decoder ends: one that writes can't be stopped
-        self._stages.enter("decode")
+        self._stages.enter("decode", time.perf_counter())
         self._to_decode = decode
         self._decoders.submit(functools.partial(self._decode_and_run, asyncio.get_running_loop()))
         return await self.answer
@@ -171,7 +161,7 @@ class Admission(Ticket):
                 self.decode_s = self.decoded_at - start
                 del decode  # the encoded image, unless the admission holds it still
                 if (head_start := self._taken_head_start()) is not None:
-                    head_start.run(self, pixels[np.newaxis], loop)
+                    run_batch(head_start.session, pixels[np.newaxis], loop, head_start.finished)
                     return
         loop.call_soon_threadsafe(self._decoded, error)
 
@@ -180,8 +170,10 @@ class Admission(Ticket):
         head_start = self.head_start
         if head_start is None or self.answer.done():
             return None
-        in_time = time.monotonic() + head_start.seconds <= self.deadline  # loop.time() is for the loop's thread alone
-        return head_start if in_time and head_start.take() else None
+        if time.monotonic() + head_start.seconds > self.deadline:  # loop.time() is for the loop's thread alone
+            return None
+        head_start.image = self  # first: it has to be there once the loop can see that this is taken
+        return head_start if head_start.take() else None
 
     def _decoded(self, error: BaseException | None) -> None:
         self.released_by_device()
@@ -191,17 +183,27 @@ class Admission(Ticket):
             self.answer.set_exception(error)
         else:
             self.decoded = True
-            self._stages.enter("queue")
+            self._stages.enter("queue", self.decoded_at)
             self._wants_batch()
 
-    def taken_by_device(self, batch: BatchSpan) -> None:
-        """Note that a batch reads the row."""
+    def taken_by_device(self, batch: BatchSpan, since: float) -> None:
+        """Note that a batch reads the row, ``since`` on ``time.perf_counter``."""
         self._in_use = True
         if self._ended:  # with a head start a client may leave before the loop knows that its image runs
             return
         if not self.decoded:
-            self._stages.enter("queue")  # for no time: it had a head start
-        self._stages.enter("infer", batch)
+            self._stages.enter("queue", since)  # for no time: it had a head start
+        self._stages.enter("infer", since, batch)
+
+    def answered(self, outcome: Outcome, row: int, images: int, started: float, ended: float) -> None:
+        """Give whoever waits their ``row`` of what a batch of so many ``images`` gave, or what it raised."""
+        if self.answer.done():
+            return  # given before, or the client left while the batch ran
+        if isinstance(outcome, BaseException):
+            self.answer.set_exception(InferenceFailed(f"the model failed: {outcome}"))
+        else:
+            queued = started - self.decoded_at
+            self.answer.set_result(Answer(outcome[row], images, self.decode_s, queued, ended - started))
 
     def released_by_device(self) -> None:
         """Note that decoder or batch is done with the row."""

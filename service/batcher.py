@@ -7,8 +7,8 @@ The rules:
   Of several that wait, an idle stream takes its share and leaves the others theirs: small batches side by side give
   about as much as large ones in turn, and fewer images wait for others of their batch. Nor does any wait for another
   stream's threads, which decoding and the event loop interrupt all the time.
-- An image with a head start has all devices from the moment at which its decoder takes it. The loop hears of it later;
-  until then it finds the head start taken, and starts nothing.
+- An image with a head start has all devices from the moment at which its decoder takes it. The loop catches up with
+  that before it decides anything.
 - A lane whose batches keep failing takes no more work until a probe of its own succeeds.
 """
 
@@ -21,10 +21,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from service.admission import Admission, Answer, Finished, HeadStart, Lane, Outcome, Runs, run_batch
+from service import tracing
+from service.admission import Admission, Finished, HeadStart, Lane, Outcome, Runs, run_batch
 from service.batch_queue import Batch, Priority, Ticket
 from service.device_share import DeviceShare
-from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
+from service.errors import DeadlineExceeded, QueueFull, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.tracing import BatchSpan
 from service.workers import Workers
@@ -34,6 +35,8 @@ log = logging.getLogger("inferception")
 
 class Batcher:
     """Runs the batches of all lanes on one device, or on several, each with a session of every lane."""
+
+    _head_start_finished: Finished  # while the loop knows that the image runs
 
     def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float, devices: int = 1) -> None:
         self._devices = devices
@@ -53,6 +56,7 @@ class Batcher:
         """Raise what ``admit`` would raise now. Costs nothing, so it comes before a body is read."""
         if lane.breaker.reason is not None:
             raise Unavailable(lane.breaker.reason)
+        self.catch_up()
         now = asyncio.get_running_loop().time()
         wait = self._share.wait(lane, priority, now)
         lane.queue.check(Ticket(deadline, priority), now, wait, alone=self._would_be_alone(lane))
@@ -61,6 +65,7 @@ class Batcher:
         """Take a place in the queue, or raise QueueFull, DeadlineUnmeetable or Unavailable. Use with ``with``."""
         if lane.breaker.reason is not None:
             raise Unavailable(lane.breaker.reason)
+        self.catch_up()
         loop = asyncio.get_running_loop()
         now = loop.time()
         wait = self._share.wait(lane, priority, now)
@@ -98,29 +103,48 @@ class Batcher:
 
         One at a time has that right, the last; the one before may be gone.
         """
-        if lane.whole is None or not self._withdraw_head_start():
+        self._withdraw_head_start()
+        if lane.whole is None or not self._idle:
             return None
-        self._head_start = HeadStart(lane.whole, self._share.seconds(lane, 1, self._devices), self._head_start_taken)
+        self._head_start = HeadStart(lane.whole, self._share.seconds(lane, 1, self._devices), self._ran_ahead)
         return self._head_start
 
-    def _withdraw_head_start(self) -> bool:
-        """Take back what was granted; return False when its image runs already, and the loop will be told so."""
-        if self._head_start is not None and not self._head_start.take():
-            return False
-        self._head_start = None
-        return True
+    def _withdraw_head_start(self) -> None:
+        """Take back what was granted, unless its image runs already."""
+        if self._head_start is not None and self._head_start.take():
+            self._head_start = None
+        self.catch_up()
 
-    def _head_start_taken(self, admission: Admission) -> Finished:
-        self._head_start = None
+    def catch_up(self) -> None:
+        """Know of the image that runs because it had a head start, if there is one: it has all devices."""
+        if self._head_start is None or not self._head_start.taken:
+            return
+        image, self._head_start = self._head_start.image, None
         devices = list(self._idle)  # all of them: nothing else could start
         self._idle.clear()
-        admission.lane.queue.remove(admission)
-        return self._note_start(admission.lane, devices, Batch([admission], 1, []), admission.decoded_at)
+        image.lane.queue.remove(image)
+        self._head_start_finished = self._note_start(image.lane, devices, Batch([image], 1, []), image.decoded_at)
+
+    def _ran_ahead(self, outcome: Outcome, ended: float) -> None:
+        if tracing.is_on():
+            self.catch_up()  # the image's spans must be there before its request ends
+        if self._head_start is None:  # the loop knows that the image ran, and others may wait for its end
+            self._head_start_ended(outcome, ended)
+        else:
+            image, loop = self._head_start.image, asyncio.get_running_loop()
+            image.answered(outcome, 0, 1, image.decoded_at, ended)
+            # All else once the answer is on its way: uvloop writes when all that is ready has run.
+            loop.call_soon(loop.call_soon, self._head_start_ended, outcome, ended)
+
+    def _head_start_ended(self, outcome: Outcome, ended: float) -> None:
+        self.catch_up()
+        finished = self._head_start_finished
+        del self._head_start_finished  # it leads to the image
+        finished(outcome, ended)
 
     def _start_if_idle(self) -> None:
         """Start the next batches, as long as there is a device that runs none."""
-        if not self._withdraw_head_start():
-            return
+        self._withdraw_head_start()
         while self._idle and self._start_next():
             pass
 
@@ -149,11 +173,12 @@ class Batcher:
         return True
 
     def _note_start(self, lane: Lane, devices: Sequence[int], batch: Batch[Admission], started: float) -> Finished:
-        """Note what runs since ``started``; return what to call with its outcome."""
-        span = BatchSpan(lane.name, len(batch.tickets), batch.size)
+        """Note what runs since ``started``, on ``time.perf_counter``; return what to call with its outcome."""
+        span = BatchSpan(lane.name, len(batch.tickets), batch.size, started)
         for ticket in batch.tickets:
-            ticket.taken_by_device(span)
-        self._share.started(lane, batch.size, asyncio.get_running_loop().time(), devices)
+            ticket.taken_by_device(span, started)
+        ago = time.perf_counter() - started
+        self._share.started(lane, batch.size, asyncio.get_running_loop().time() - ago, devices)
         return functools.partial(self._finished, lane, devices, batch, span, started)
 
     def _takes_all(self, lane: Lane) -> bool:
@@ -170,23 +195,17 @@ class Batcher:
         span: BatchSpan,
         started: float,
         outcome: Outcome,
+        ended: float,
     ) -> None:
-        seconds = time.perf_counter() - started  # finer than the loop's clock
         self._idle.extend(devices)
         error = outcome if isinstance(outcome, BaseException) else None
         if error is not None and lane.breaker.failed(str(error), self._breaker_device(devices)):
             self._give_up(lane)
         for i, ticket in enumerate(batch.tickets):
             ticket.released_by_device()
-            if ticket.answer.done():
-                continue  # its client left while the batch ran
-            if isinstance(outcome, BaseException):
-                ticket.answer.set_exception(InferenceFailed(f"the model failed: {outcome}"))
-            else:
-                queued = started - ticket.decoded_at
-                ticket.answer.set_result(Answer(outcome[i], len(batch.tickets), ticket.decode_s, queued, seconds))
+            ticket.answered(outcome, i, len(batch.tickets), started, ended)
         # After the answers, which don't wait for it; before what starts now can have finished.
-        asyncio.get_running_loop().call_soon(self._record, lane, devices, batch, span, seconds, error)
+        asyncio.get_running_loop().call_soon(self._record, lane, devices, batch, span, ended - started, error)
         self._start_if_idle()
 
     def _record(

@@ -79,6 +79,8 @@ class DeviceShare(Generic[K]):
         share lets run in that time. Several devices take on all that work as they become free, the first free first;
         a queue whose batches hold all of them waits for the last.
         """
+        if max(self._free_at) <= now and not any(map(len, self._queues.values())):
+            return 0.0  # as would come out below, which each request of an idle server would wait for
         own = self._queues[key].backlog(priority) * self._holds[key]
         share = own + self.seconds(key, 1)
         waiting = {other: queue.backlog() * self._holds[other] for other, queue in self._queues.items()}

@@ -109,6 +109,7 @@ class Registry:
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
+        self._batcher.catch_up()
         self.metrics.ready.set(self.unready is None)
         self.metrics.pixels_in_flight.set(self._pixels_in_flight.held)
         for name, versions in self._models.items():

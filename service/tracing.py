@@ -7,6 +7,7 @@ The ``batch`` that images share is a trace of its own, which every ``infer`` lin
 from __future__ import annotations
 
 import os
+import time
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
@@ -45,10 +46,15 @@ def configure() -> None:
     _tracer = provider.get_tracer("inferception")
 
 
-class BatchSpan:
-    """One batch on the device, ``images`` padded to ``size``."""
+def is_on() -> bool:
+    """Return whether traces are sent."""
+    return _tracer is not None
 
-    def __init__(self, model: str, images: int, size: int) -> None:
+
+class BatchSpan:
+    """One batch on the device, ``images`` padded to ``size``, that runs ``since`` on ``time.perf_counter``."""
+
+    def __init__(self, model: str, images: int, size: int, since: float) -> None:
         self._span: trace.Span = trace.INVALID_SPAN
         self.link: trace.Link | None = None
         if _tracer is None:
@@ -59,7 +65,9 @@ class BatchSpan:
             "inferception.padded_size": size,
         }
         # Started by whichever request found the device idle, but no part of it.
-        self._span = _tracer.start_span("batch", Context(), attributes=attributes)
+        self._span = _tracer.start_span(
+            "batch", Context(), attributes=attributes, start_time=_epoch() + _nanoseconds(since)
+        )
         self.link = trace.Link(self._span.get_span_context())
 
     def end(self, error: BaseException | None) -> None:
@@ -76,17 +84,30 @@ class Stages:
     """
 
     def __init__(self) -> None:
-        self._parent = get_current()
+        self._parent, self._epoch = get_current(), _epoch()  # read once, so that no stage seems to end before it starts
         self._span: trace.Span = trace.INVALID_SPAN
 
-    def enter(self, name: str, batch: BatchSpan | None = None) -> None:
-        """End the stage before and start this one; ``batch`` is what it shares with other images."""
+    def enter(self, name: str, since: float, batch: BatchSpan | None = None) -> None:
+        """End the stage before and start this one, ``since`` on ``time.perf_counter``.
+
+        ``batch`` is what it shares with other images.
+        """
         if _tracer is None:
             return
-        self._span.end()
-        self._span = _tracer.start_span(name, self._parent, links=[batch.link] if batch and batch.link else None)
+        start, links = self._epoch + _nanoseconds(since), [batch.link] if batch and batch.link else None
+        self._span.end(start)
+        self._span = _tracer.start_span(name, self._parent, links=links, start_time=start)
 
     def end(self) -> None:
         """End the last stage."""
         self._span.end()
         self._span = trace.INVALID_SPAN
+
+
+def _epoch() -> int:
+    """Return what a clock of spans said when ``time.perf_counter`` was 0."""
+    return time.time_ns() - time.perf_counter_ns()
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

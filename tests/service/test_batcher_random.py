@@ -54,8 +54,11 @@ async def settled(batcher: Batcher, lanes: Sequence[Lane], running: list[Run], o
 
     def quiet() -> bool:
         held = sum(STREAMS if run.on_whole else 1 for run in running if not run.may_end.is_set())
-        decoding = any(not ticket.decoded for one in lanes for ticket in one.queue._waiting)
-        return overlaps != [] or (not decoding and held + len(batcher._idle) == STREAMS)
+        head_start = batcher._head_start
+        ahead = head_start.image if head_start and head_start.taken else None  # it runs, and the loop has not looked
+        free = 0 if ahead else len(batcher._idle)
+        decoding = any(not ticket.decoded for one in lanes for ticket in one.queue._waiting if ticket is not ahead)
+        return overlaps != [] or (not decoding and held + free == STREAMS)
 
     await asyncio.sleep(0)
     await until(quiet)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -246,3 +247,31 @@ async def test_a_client_that_leaves_as_its_image_starts_leaves_no_stage_open(
             await until(lambda: len(spans.get_finished_spans()) == 2 and len(batcher._idle) == 2)
             names = [span.name for span in spans.get_finished_spans()]
     assert names == ["decode", "batch"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_stages_of_an_image_with_a_head_start_are_of_when_it_ran(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """The loop knows of it only after the end."""
+    whole, ran = GatedSession(), list[int]()
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        ran.append(time.time_ns())
+        return GatedSession.echo(images)
+
+    whole.result = run
+    whole.gate.release()
+    one = lane(GatedSession(), GatedSession(), whole=whole)
+    with recording(monkeypatch) as spans:
+        async with batching(one) as batcher:
+            await ask(batcher, one, 1)
+            await until(lambda: len(spans.get_finished_spans()) == 4)
+            of = {span.name: span for span in spans.get_finished_spans()}
+    assert of.keys() == {"decode", "queue", "infer", "batch"}
+    for before, after in (("decode", "queue"), ("queue", "infer")):
+        assert (of[before].start_time or 0) <= (of[after].start_time or 0)
+    assert (of["decode"].end_time or 0) <= ran[0]
+    for name in ("infer", "batch"):
+        assert (of[name].start_time or 0) <= ran[0] <= (of[name].end_time or 0)
