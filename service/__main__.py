@@ -80,6 +80,7 @@ def _serve(settings: Settings) -> int:
         log_config=None,
         log_level="warning",
         access_log=False,
+        server_header=False,
         proxy_headers=False,  # nothing here asks who the client is
         http=bounded_connection(settings.max_connections, 2 * settings.body_timeout_ms / 1e3, registry.metrics),
     )

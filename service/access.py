@@ -6,13 +6,14 @@ Not Starlette's BaseHTTPMiddleware, which hides from a handler that its client h
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
 import time
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.registry import Registry
@@ -31,6 +32,7 @@ class Trace:
     request_id: str
     arrived: float
     model: str = ""
+    answered: int = 0  # images
     stages: dict[str, float] = field(default_factory=dict)  # seconds
 
 
@@ -40,14 +42,15 @@ class Access:
     def __init__(self, app: ASGIApp, registry: Registry) -> None:
         self._app = app
         self._registry = registry
+        self._process, self._numbers = secrets.token_hex(4), itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        trace = Trace(given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8), time.perf_counter())
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        trace = Trace(given if _SAFE_ID.fullmatch(given) else self._new_id(), time.perf_counter())
         scope.setdefault("state", {})["trace"] = trace
         status = _CLIENT_GONE
 
@@ -75,11 +78,16 @@ class Access:
         finally:
             self._record(scope, trace, status)
 
+    def _new_id(self) -> str:
+        return f"{self._process}{next(self._numbers):08x}"
+
     def _record(self, scope: Scope, trace: Trace, status: int) -> None:
         metrics = self._registry.metrics
         path: str = getattr(scope.get("route"), "path", "unknown")
         metrics.requests.labels(trace.model, path, status).inc()
         if trace.model:
+            if trace.answered:
+                metrics.images.labels(trace.model, "ok").inc(trace.answered)
             for stage, seconds in trace.stages.items():
                 metrics.stage.labels(stage).observe(seconds)
         level = logging.DEBUG if path.startswith(PROBES) else logging.INFO

@@ -10,7 +10,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service import classify, routes
+from service import classify, routes, tracing
 from service.access import PROBES, Access
 from service.budget import Budget
 from service.errors import ServiceError
@@ -29,7 +29,10 @@ _TELEMETRY: TelemetryConfig = {
 
 
 def create_app(settings: Settings, registry: Registry) -> FastAPI:
-    """Return the ASGI application. It answers 503 until ``registry`` is loaded, and closes it when it ends."""
+    """Return the ASGI application. It answers 503 until ``registry`` is loaded, and closes it when it ends.
+
+    It reports spans if ``service.tracing`` was configured before.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,7 +46,7 @@ def create_app(settings: Settings, registry: Registry) -> FastAPI:
         # Not include_router, which would match every request once more.
         routes=[*classify.router.routes, *routes.router.routes],
         redoc_url=None,
-        telemetry=_TELEMETRY,
+        telemetry={**_TELEMETRY, "tracing": tracing.is_on()},
     )
     app.add_middleware(Access, registry=registry)
     app.state.settings, app.state.registry = settings, registry

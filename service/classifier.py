@@ -9,8 +9,8 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,7 @@ _ATTEMPTS = 3
 log = logging.getLogger("inferception")
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(NamedTuple):
     """The answer to one image: most probable first, and where the time went, in seconds."""
 
     predictions: list[Prediction]
@@ -122,9 +121,8 @@ class Classifier:
         decode(data, pixels, self.manifest.preprocessing, self._max_pixels, self._pixels_in_flight, self._fast)
 
     def _top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
-        order = (-probabilities).argsort(kind="stable")[:top_k]
-        best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
-        return [Prediction(index=i, label=self.labels[i], probability=probability) for i, probability in best]
+        order = (-probabilities).argsort(kind="stable")[:top_k].tolist()
+        return [Prediction(index=i, label=self.labels[i], probability=probabilities.item(i)) for i in order]
 
     def _check_shapes(self) -> None:
         session = self.placement.sessions[0]

@@ -124,7 +124,7 @@ class _Query:
         answer = await self.classifier.classify(
             file.data, top_k=self.top_k, deadline=self.deadline, priority=self.priority
         )
-        self.metrics.images.labels(self.trace.model, "ok").inc()
+        self.trace.answered += 1
         self.trace.stages.update(decode=answer.decode_s, queue=answer.queue_s, infer=answer.infer_s)
         return image_result(self.classifier, answer, time.perf_counter() - self.trace.arrived)
 
@@ -153,14 +153,14 @@ class _Query:
 def _ends_with_client(request: Request, patience: asyncio.Timeout) -> Iterator[None]:
     """Let ``patience`` run out at once when the client goes: both ends of a request take the same path."""
 
-    async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+    def end(_: asyncio.Future[None]) -> None:
         with suppress(RuntimeError):  # it has just run out by itself
             patience.reschedule(0.0)
 
-    listening = asyncio.create_task(listen())
+    # Not a task that receives until the client has gone: an idle request would wait for the making of it.
+    lost: asyncio.Future[None] = request.state.connection_lost
+    lost.add_done_callback(end)
     try:
         yield
     finally:
-        listening.cancel()
+        lost.remove_done_callback(end)

@@ -2,6 +2,8 @@
 
 ``Body`` answers a slow or large body with its own problem; what is cut off here never gets that far: a head that
 trickles or has no end, and a body that nobody reads any more.
+
+A request finds in its state the future ``connection_lost``, which is done once its client has gone.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
 
     class BoundedConnection(HttpToolsProtocol):
         _arrival: asyncio.TimerHandle
+        _lost: asyncio.Future[None]
         _in_head = True
         _head_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
             super().connection_made(transport)
+            self._lost = self.loop.create_future()
             self._arrival = self.loop.call_later(arrival_s, self._overdue)
             if len(self.connections) > max_connections:
                 metrics.connections_refused.labels("too many").inc()
@@ -51,6 +55,7 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrival.cancel()
+            self._lost.set_result(None)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -64,6 +69,7 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self.scope["state"]["connection_lost"] = self._lost
             self._in_head = True
             self._arrival.cancel()
             self._arrival = self.loop.call_later(arrival_s, self._overdue)
@@ -75,6 +81,8 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
         def on_message_complete(self) -> None:
             self._arrival.cancel()
             super().on_message_complete()
+            if not self.pipeline:  # whose requests wait unread
+                self.flow.resume_reading()  # a large body has paused it, and who doesn't read hears of no end
 
         def _overdue(self) -> None:
             if self.flow.read_paused:  # it is the server that is not reading

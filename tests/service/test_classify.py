@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from service.admission import Admission, Answer
 from service.app import create_app
@@ -51,12 +51,15 @@ class Client:
 
     def __init__(self, photo: bytes) -> None:
         self._unsent = [photo]
-        self.leaves = asyncio.Event()
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def leaves(self) -> None:
+        self.gone.set_result(None)
 
     async def receive(self) -> Message:
         if self._unsent:
             return {"type": "http.request", "body": self._unsent.pop()}
-        await self.leaves.wait()
+        await asyncio.shield(self.gone)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -90,7 +93,8 @@ async def waiting(registry: Registry) -> AsyncIterator[Waiting]:
     lane, client = model.lane, Client((model.folder / model.manifest.golden[0].file).read_bytes())
     app = create_app(registry._settings, registry)
     query = f"timeout_ms={1000 * TIMEOUT_S}".encode()
-    scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": query, "headers": []}
+    scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": query, "headers": []}
+    scope["state"] = {"connection_lost": client.gone}
     before, others = counts(registry), asyncio.all_tasks()
     served = asyncio.ensure_future(app(scope, client.receive, client.send))
     await until(lambda: any(ticket.decoded for ticket in lane.queue._waiting))
@@ -117,7 +121,7 @@ async def test_a_client_that_leaves_in_the_turn_of_its_deadline_is_gone(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, seconds_late: int
 ) -> None:
     async with waiting(registry) as request:
-        asyncio.get_running_loop().call_at(request.admission.deadline + seconds_late, request.client.leaves.set)
+        asyncio.get_running_loop().call_at(request.admission.deadline + seconds_late, request.client.leaves)
         pass_the_deadline(monkeypatch)
     assert request.counted == GONE
 
@@ -126,7 +130,7 @@ async def test_a_client_whose_leave_is_noticed_in_the_turn_of_its_deadline_is_go
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with waiting(registry) as request:
-        request.client.leaves.set()
+        request.client.leaves()
         pass_the_deadline(monkeypatch)
     assert request.counted == GONE
 
@@ -143,7 +147,7 @@ async def test_an_answer_in_the_turn_in_which_its_client_leaves_is_given(
 ) -> None:
     answer = Answer(np.full(6, 1 / 6, np.float32), batch_size=1, decode_s=0.0, queue_s=0.0, infer_s=0.0)
     async with waiting(registry) as request:
-        ends = [lambda: request.admission.answer.set_result(answer), request.client.leaves.set]
+        ends = [lambda: request.admission.answer.set_result(answer), request.client.leaves]
         for end in reversed(ends) if leaves_first else ends:
             end()
     assert request.counted == ANSWERED
