@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -65,8 +65,8 @@ class Classifier:
         self._max_pixels, self._fast = settings.max_pixels, settings.decode == "fast"
         self._pixels_in_flight = pixels_in_flight
         self._golden = self._read_golden()
-        lone_s, busy_s = self._warm_up_all(settings.batch_sizes)
-        self.warm_up_s = busy_s | {1: lone_s}
+        self.warm_up_s = self._warm_up(settings.batch_sizes, self.placement.sessions)
+        busy_s = self._warm_up_streams(settings.batch_sizes)
         cost = CostModel(busy_s, settings.batch_sizes)
         devices = settings.batches_at_a_time
         each = self.placement.sessions if len(self.placement.sessions) == devices else self.placement.streams
@@ -75,7 +75,7 @@ class Classifier:
         self.lane = Lane(
             self.manifest.name,
             each,
-            BatchQueue(cost, settings.max_queue_size, alone=lone_s / busy_s[1]),
+            BatchQueue(cost, settings.max_queue_size, alone=self.warm_up_s[1] / busy_s[1]),
             PixelSlab(
                 rows,
                 settings.max_batch_size,
@@ -149,7 +149,7 @@ class Classifier:
         """
         times = 2
         if self.placement.device == "cpu":
-            times, sizes = 1, (max(sizes), min(sizes))
+            times, sizes = 1, sorted({max(sizes), min(sizes)}, reverse=True)
         seconds: dict[int, float] = {}
         with ThreadPoolExecutor(len(sessions)) as at_a_time:
             for size in sizes:
@@ -157,30 +157,29 @@ class Classifier:
                     seconds[size] = max(at_a_time.map(functools.partial(self._run_golden, size), sessions))
         return seconds
 
-    def _warm_up_all(self, sizes: Sequence[int]) -> tuple[float, dict[int, float]]:
-        """Return the seconds of a lone image, and of a batch of each size while as many run as can.
+    def _warm_up_streams(self, sizes: Sequence[int]) -> dict[int, float]:
+        """Return the seconds of each size on one stream while all of them are busy; on the whole CPU without streams.
 
-        Streams that are too slow together, as they may be when the CPU has less to give than threads, are given up.
+        Where they are too slow together, as they may be when the CPU has less to give than threads, they are given up.
         """
         streams = self.placement.streams
         if not streams:
-            seconds = self._warm_up(sizes, self.placement.sessions)
-            return seconds[1], seconds
-        lone_s = self._warm_up([1], self.placement.sessions)[1]  # larger batches run on streams
+            return self.warm_up_s
+        whole_s = _image_seconds(self.warm_up_s)
         for _ in range(_ATTEMPTS):
             seconds = self._warm_up(sizes, streams)
-            image_s = seconds[1] / len(streams)
-            if image_s < _TOLERATED * lone_s:
-                return lone_s, seconds
+            stream_s = _image_seconds(seconds)
+            if stream_s / len(streams) < _TOLERATED * whole_s:
+                return seconds
         log.info(
-            "%r runs one batch at a time: side by side in %d streams an image takes %.0f ms, and %.0f ms without",
+            "%r runs one batch at a time: an image takes %.0f ms in each of %d streams, and %.0f ms without",
             self,
+            stream_s * 1e3,
             len(streams),
-            image_s * 1e3,
-            lone_s * 1e3,
+            whole_s * 1e3,
         )
         self.placement = dataclasses.replace(self.placement, streams=[])
-        return self._warm_up_all(sizes)
+        return self.warm_up_s
 
     def _run_golden(self, size: int, session: Runs) -> float:
         """Return the seconds of one batch of golden samples; raises InvalidManifest unless every answer is right."""
@@ -202,3 +201,8 @@ class Classifier:
                 f"{self!r} answers {found['label']} ({found['probability']:.3f}) to {sample.file} in a batch of "
                 f"{batch_size} instead of {expected['label']} ({expected['probability']:.3f}); re-export the model"
             )
+
+
+def _image_seconds(warm_up_s: Mapping[int, float]) -> float:
+    """Return what an image takes, in the size that takes the least."""
+    return min(seconds / size for size, seconds in warm_up_s.items())

@@ -82,10 +82,7 @@ class ModelInfo(BaseModel):
     trained: bool | None = None
     labels: int | None = Field(default=None, description="number of classes")
     weights: str | None = None
-    batch_ms: dict[int, float] | None = Field(
-        default=None,
-        description="milliseconds by batch size, at warm-up; one has the whole CPU, more share it with other streams",
-    )
+    batch_ms: dict[int, float] | None = Field(default=None, description="milliseconds by batch size, at warm-up")
 
 
 class Models(BaseModel):
