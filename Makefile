@@ -85,7 +85,7 @@ image-%:
 
 test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
 	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \
-		$(bin)/python -m pytest tests/docker tests/service/http tests/service/test_drain.py
+		$(bin)/python -m pytest tests/docker tests/over_http
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -69,9 +69,9 @@ def _serve(settings: Settings) -> int:
     # Models load while the web framework is imported, which takes a third of a second.
     import uvicorn
 
-    from service.app import create_app
-    from service.connection import bounded_connection
-    from service.server import DrainingServer
+    from service.http.app import create_app
+    from service.http.uvicorn_connection import bounded_connection
+    from service.http.uvicorn_server import DrainingServer
 
     config = uvicorn.Config(
         create_app(settings, registry),

@@ -15,17 +15,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service import cuda
-from service.admission import Lane, Runs
-from service.batch_queue import BatchQueue, Priority
-from service.batcher import Batcher
 from service.budget import Budget
-from service.cost_model import CostModel
 from service.errors import InferenceFailed, InvalidManifest, InvalidParameter
-from service.image import decode
-from service.manifest import Golden, Manifest, Prediction, checked_file, read_labels, read_manifest
-from service.pixel_slab import PixelSlab
-from service.placement import place
+from service.inference.devices import cuda
+from service.inference.image import decode
+from service.inference.manifest import Golden, Manifest, Prediction, checked_file, read_labels, read_manifest
+from service.inference.placement import place
+from service.scheduling.admission import Lane, Runs
+from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batcher import Batcher
+from service.scheduling.cost_model import CostModel
+from service.scheduling.pixel_slab import PixelSlab
 from service.settings import Settings
 
 # JPEG decoders and resamplers differ by a level here and there. That moves a probability by about 0.01, and can swap

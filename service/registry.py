@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.batcher import Batcher
 from service.budget import Budget
 from service.classifier import Classifier
 from service.errors import Draining, InvalidManifest, InvalidParameter, ModelNotFound, StartupError, Unavailable
 from service.metrics import Metrics
+from service.scheduling.batcher import Batcher
 from service.settings import Settings
 
 log = logging.getLogger("inferception")

@@ -18,10 +18,10 @@ from export.photos import preprocess as reference
 from models import CATALOG
 from models.spec import Preprocessing as Published
 from service.budget import Budget
-from service.image import Preprocessing, decode
-from service.manifest import checked_file, read_labels, read_manifest
-from service.providers import CPU
-from service.session import Session
+from service.inference.devices.providers import CPU
+from service.inference.image import Preprocessing, decode
+from service.inference.manifest import checked_file, read_labels, read_manifest
+from service.inference.session import Session
 
 MODELS = ["xception", "inception_v4"]
 
@@ -67,7 +67,7 @@ def test_the_service_imports_nothing_of_the_exporters() -> None:
     assert not {"torch", "onnx", "onnxscript", "models", "export", "h5py"} & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("importing", ["service.session", "export.verify"])
+@pytest.mark.parametrize("importing", ["service.inference.session", "export.verify"])
 def test_onnxruntime_keeps_no_record_of_its_use(importing: str, tmp_path: Path) -> None:
     """Where it reports on its use, it first writes a device's id and a database into the home folder."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -15,9 +15,9 @@ import numpy as np
 
 from service.bench.client import classify_request
 from service.budget import Budget
-from service.image import decode
-from service.manifest import read_manifest
-from service.placement import place
+from service.inference.image import decode
+from service.inference.manifest import read_manifest
+from service.inference.placement import place
 from service.settings import Settings
 
 ROUNDS = 5  # of all photos, and one before that doesn't count

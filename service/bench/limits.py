@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from service.budget import Budget
 from service.errors import DeviceUnavailable
-from service.image import decode
-from service.manifest import Manifest, read_manifest
-from service.placement import Placement, candidates, load, place
-from service.providers import Device
-from service.session import Session
+from service.inference.devices.providers import Device
+from service.inference.image import decode
+from service.inference.manifest import Manifest, read_manifest
+from service.inference.placement import Placement, candidates, load, place
+from service.inference.session import Session
 from service.settings import Settings
 
 log = logging.getLogger("inferception")

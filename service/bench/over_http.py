@@ -26,9 +26,9 @@ from service.bench.client import classify_request, keep_asking
 from service.bench.idle import Idle
 from service.bench.server import Server, running
 from service.budget import Budget
-from service.image import decode
-from service.manifest import Manifest, read_labels, read_manifest
-from service.placement import Placement, place
+from service.inference.image import decode
+from service.inference.manifest import Manifest, read_labels, read_manifest
+from service.inference.placement import Placement, place
 from service.settings import Settings
 
 log = logging.getLogger("inferception")

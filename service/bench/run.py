@@ -8,7 +8,7 @@ from service.bench import limits
 from service.bench.over_http import measure_idle, measure_saturated
 from service.bench.report import Report
 from service.errors import StartupError
-from service.manifest import checked_file, read_manifest
+from service.inference.manifest import checked_file, read_manifest
 from service.registry import version_folders
 from service.settings import Settings
 

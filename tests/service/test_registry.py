@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service import classifier, placement
-from service.batch_queue import Priority
-from service.batcher import Batcher
+from service import classifier
 from service.budget import Budget
 from service.classifier import Classifier
 from service.errors import StartupError, Unavailable
+from service.inference import placement
+from service.inference.placement import Placement
+from service.inference.session import Session
 from service.metrics import Metrics
-from service.placement import Placement
 from service.registry import Registry
-from service.session import Session
+from service.scheduling.batch_queue import Priority
+from service.scheduling.batcher import Batcher
 from service.settings import Settings
 
 

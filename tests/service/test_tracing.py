@@ -28,10 +28,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from service import tracing
-from service.batch_queue import Priority
 from service.errors import InferenceFailed
+from service.scheduling.batch_queue import Priority
 from tests.server import serving
-from tests.service.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
+from tests.service.scheduling.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
 
 CLIENTS = 8
 PHOTOS = 3  # in one request
@@ -182,7 +182,8 @@ async def test_an_image_given_up_ends_in_the_stage_it_was_in(
 
 LOADED = """
 import sys
-from service import app, tracing
+from service import tracing
+from service.http import app
 tracing.configure()
 from opentelemetry import trace
 print(type(trace.get_tracer_provider()).__name__, any(name.startswith("opentelemetry.sdk") for name in sys.modules))

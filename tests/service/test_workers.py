@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from service.workers import Workers
-from tests.service.gated_session import PATIENCE_S
+from tests.service.scheduling.gated_session import PATIENCE_S
 
 
 def test_each_thread_takes_what_comes_next() -> None:

@@ -1,0 +1,64 @@
+"""The one map from the service's errors to HTTP."""
+
+from __future__ import annotations
+
+import math
+import re
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+
+from service import errors
+from service.http.schemas import Problem, json_response
+
+_STATUS: dict[type[errors.ServiceError], int] = {
+    errors.InvalidImage: 400,
+    errors.ModelNotFound: 404,
+    errors.BodyTimeout: 408,
+    errors.BodyTooLarge: 413,
+    errors.ImageTooLarge: 413,
+    errors.UnsupportedType: 415,
+    errors.InvalidParameter: 422,
+    errors.QueueFull: 429,
+    errors.DeadlineUnmeetable: 429,
+    errors.InferenceFailed: 500,
+    errors.Unavailable: 503,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 504,
+}
+
+
+def problem_of(error: errors.ServiceError) -> Problem:
+    """Describe ``error`` as a problem; its type is the error's name, a stable identifier for clients."""
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
+    return problem(_STATUS[type(error)], str(error), kind)
+
+
+def problem(status: int, detail: str, kind: str | None = None) -> Problem:
+    """Describe an HTTP status; without ``kind`` the status says it all."""
+    return Problem(
+        type=f"urn:inferception:error:{kind}" if kind else "about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+    )
+
+
+def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
+    """Return the HTTP response that carries ``body``."""
+    return json_response(body, body["status"], headers, "application/problem+json")
+
+
+def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what FastAPI's documentation needs to know of the problems that a route may answer."""
+    return {status: {"model": Problem, "content": {"application/problem+json": {}}} for status in statuses}
+
+
+def headers_of(error: errors.ServiceError) -> dict[str, str]:
+    """Return ``Retry-After``, whole seconds and at least one, or ``Connection: close``, where ``error`` asks for it."""
+    if isinstance(error, errors.Overloaded):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if isinstance(error, errors.Draining | errors.BodyTimeout):
+        return {"Connection": "close"}
+    return {}

@@ -1,0 +1,1 @@
+"""Models on devices: knows no queue."""

@@ -1,0 +1,1 @@
+"""What each device needs, and how its sessions are made."""

@@ -1,0 +1,1 @@
+"""Who runs next: knows no HTTP and no ONNX Runtime."""

@@ -1,0 +1,105 @@
+"""What is wrong with a request is said as a problem, by its name."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.over_http.exchange import assert_problem, classify, png
+
+
+def _huge_png_header() -> bytes:
+    """A PNG of 30000 x 30000 pixels that is only a header."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunks + struct.pack(">I", 1 << 20) + b"IDAT"
+
+
+def test_empty_body(client: httpx2.Client) -> None:
+    assert_problem(classify(client, b""), 400, "empty")
+
+
+def test_text(client: httpx2.Client) -> None:
+    assert_problem(classify(client, b"hello"), 400, "not an image")
+
+
+def test_truncated_jpeg(client: httpx2.Client, labelled: list[tuple[bytes, str]]) -> None:
+    assert_problem(classify(client, labelled[0][0][:50_000]), 400, "ends early")
+
+
+def test_a_huge_picture_is_refused_by_its_header(client: httpx2.Client) -> None:
+    assert_problem(classify(client, _huge_png_header()), 413, "pixels")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
+def test_wrong_content_type(client: httpx2.Client, kind: str) -> None:
+    answer = client.post("/classify?model=xception", content=b"x", headers={"Content-Type": kind})
+    assert_problem(answer, 415, kind)
+
+
+def test_unknown_model(client: httpx2.Client) -> None:
+    assert_problem(classify(client, png(), model="resnet"), 404, "there is inception_v4, xception")
+    assert_problem(client.get("/models/resnet"), 404, "resnet")
+
+
+def test_unknown_version(client: httpx2.Client) -> None:
+    assert_problem(classify(client, png(), version=99), 404, "no version 99 of xception")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "detail"),
+    [
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": 7}, "6 classes"),
+        ({"top_k": "many"}, "top_k"),
+        ({"version": 0}, "version"),
+        ({"timeout_ms": 0}, "timeout_ms"),
+        ({"model": ""}, "say which model"),
+    ],
+)
+def test_bad_parameters(client: httpx2.Client, parameters: dict[str, Any], detail: str) -> None:
+    assert_problem(classify(client, png(), **parameters), 422, detail)
+
+
+def test_an_unknown_priority_is_named(client: httpx2.Client) -> None:
+    answer = client.post("/classify?model=xception", content=png(), headers={"X-Priority": "urgent"})
+    assert_problem(answer, 422, "'high', 'normal' or 'low'")
+
+
+def test_multipart_without_a_file(client: httpx2.Client) -> None:
+    answer = client.post("/classify?model=xception", data={"a": "b"}, files={"other": b"x"})
+    assert_problem(answer, 422, "no part named 'file'")
+
+
+def test_broken_multipart(client: httpx2.Client) -> None:
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=b"):
+        answer = client.post("/classify?model=xception", content=b"junk", headers={"Content-Type": kind})
+        assert_problem(answer, 422, "multipart")
+
+
+def test_a_charset_that_is_none(client: httpx2.Client) -> None:
+    kind = "multipart/form-data; boundary=b; charset=undefined"
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="\xe9"\r\n\r\nx\r\n--b--\r\n'
+    answer = client.post("/classify?model=xception", content=part, headers={"Content-Type": kind})
+    assert_problem(answer, 422, "multipart")
+
+
+def test_a_file_name_that_utf_8_can_not_say(client: httpx2.Client) -> None:
+    kind = "multipart/form-data; boundary=b; charset=utf-7"
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a+2AE-b"\r\n\r\nx\r\n'
+    answer = client.post("/classify?model=xception", content=part * 2 + b"--b--\r\n", headers={"Content-Type": kind})
+    assert [result["file"] for result in answer.json()["results"]] == ["a?b", "a?b"]
+
+
+def test_of_a_header_sent_twice_the_first_counts(client: httpx2.Client) -> None:
+    headers = [("X-Request-Timeout-Ms", "no"), ("X-Request-Timeout-Ms", "1000")]
+    assert_problem(client.post("/classify?model=xception", content=png(), headers=headers), 422, "valid integer")
+
+
+def test_unknown_path_and_method(client: httpx2.Client) -> None:
+    assert_problem(client.get("/nothing"), 404, "Not Found")
+    assert_problem(client.get("/classify"), 405, "Method Not Allowed")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.errors import DeviceUnavailable, InvalidManifest
+from service.inference import session
+from service.inference.devices.providers import CPU, execution_providers
+from service.inference.session import Session
+from service.settings import Settings
+
+CUDA = execution_providers("cuda", 0, Settings(), precision="fp32", height=299, width=299)
+
+
+@pytest.fixture(scope="module")
+def xception(model_repository: Path) -> Path:
+    return model_repository / "xception" / "1" / "fp32.onnx"
+
+
+def test_shapes_come_from_the_graph(xception: Path) -> None:
+    loaded = Session(xception, CPU, threads=2)
+    assert (loaded.height, loaded.width, loaded.classes) == (299, 299, 6)
+    for size in (3, 1, 2):
+        probabilities = loaded.run(np.zeros((size, 299, 299, 3), np.uint8))
+        assert probabilities.shape == (size, 6)
+        assert probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_every_node_is_counted_where_onnxruntime_put_it(xception: Path) -> None:
+    assert Session(xception, CPU, threads=1).nodes == {"CPUExecutionProvider": 133}
+
+
+@pytest.mark.skipif("AzureExecutionProvider" not in ort.get_available_providers(), reason="in the CPU build alone")
+def test_a_provider_that_leaves_nodes_to_the_cpu_is_an_error(xception: Path) -> None:
+    """The one provider beside the CPU's that is in onnxruntime's CPU build runs none of these nodes."""
+    with pytest.raises(DeviceUnavailable, match="nodes that are assigned to the default CPU EP"):
+        Session(xception, [("AzureExecutionProvider", {})], threads=1)
+
+
+def test_so_is_one_that_onnxruntime_lets_pass(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_cpu = session._create(xception, CPU, 1)
+    monkeypatch.setattr(session, "_create", lambda *_: on_the_cpu)
+    with pytest.raises(DeviceUnavailable, match=r"CUDAExecutionProvider, but \{'CPUExecutionProvider': 133\}"):
+        Session(xception, CUDA, threads=1)
+
+
+def test_a_provider_that_is_missing_is_an_error(xception: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match="no CUDAExecutionProvider"):
+        Session(xception, CUDA, threads=1)
+
+
+def test_a_provider_that_silently_becomes_the_cpu_is_an_error(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What onnxruntime does when CUDA's libraries are missing: it logs, and makes a session on the CPU."""
+    real = ort.InferenceSession
+
+    def falls_back(model: str, options: ort.SessionOptions, **_: object) -> ort.InferenceSession:
+        return real(model, ort.SessionOptions(), providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", falls_back)
+    with pytest.raises(DeviceUnavailable, match="CPUExecutionProvider"):
+        Session(xception, CUDA, threads=1)
+
+
+def test_a_damaged_file_is_an_error_not_a_crash(xception: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.onnx"
+    half.write_bytes(xception.read_bytes()[: xception.stat().st_size // 2])
+    with pytest.raises(InvalidManifest, match="can't load"):
+        Session(half, CPU, threads=1)
+
+
+def test_batches_run_at_a_time_in_one_session(xception: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 299, 299, 3), np.uint8)
+    loaded = Session(xception, CPU, threads=1)
+    expected = [loaded.run(images[i : i + 1]) for i in range(4)]
+    with ThreadPoolExecutor(2) as at_a_time:
+        found = at_a_time.map(loaded.run, [images[i : i + 1] for i in range(4)])
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))

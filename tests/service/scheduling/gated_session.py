@@ -1,0 +1,125 @@
+"""A batcher whose session waits at a gate: the fake only decides when a batch ends, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.metrics import Metrics
+from service.scheduling.admission import Admission, Answer, Lane, Runs
+from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batcher import Batcher
+from service.scheduling.cost_model import CostModel
+from service.scheduling.pixel_slab import PixelSlab
+
+PATIENCE_S = 10.0  # a test that hangs fails after this
+
+
+class GatedSession:
+    """Answers each image with its first byte, once the test lets the batch through."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.result: Callable[[NDArray[np.uint8]], NDArray[np.float32]] = self.echo
+
+    @staticmethod
+    def echo(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return images[:, 0, 0, :1].astype(np.float32)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(images[:, 0, 0, 0].tolist())
+        self.entered.release()
+        assert self.gate.acquire(timeout=PATIENCE_S)
+        return self.result(images)
+
+    async def running(self) -> None:
+        """Wait until the next batch is inside ``run``."""
+        assert await asyncio.to_thread(self.entered.acquire, timeout=PATIENCE_S)
+
+
+class GatedDecoder:
+    """Decodes nothing, and ends once the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, _: NDArray[np.uint8]) -> None:
+        self.entered.set()
+        assert self.go_on.wait(PATIENCE_S)
+
+    async def running(self) -> None:
+        """Wait until a decoder is inside."""
+        assert await asyncio.to_thread(self.entered.wait, PATIENCE_S)
+
+
+def probe(session: Runs) -> None:
+    """Fail as the session does."""
+    assert isinstance(session, GatedSession)
+    session.result(np.zeros((1, 1, 1, 3), np.uint8))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until what a decoder or the session does in its thread shows."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def lane(
+    *sessions: GatedSession,
+    whole: GatedSession | None = None,
+    devices: int = 0,
+    max_queue: int = 20,
+    rows: int = 40,
+    seconds: float = 0.001,
+) -> Lane:
+    cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
+    pixels = PixelSlab(rows, 8, 1, 1, devices=devices or len(sessions))
+    queue = BatchQueue[Admission](cost, max_queue)
+    return Lane("fake", sessions, queue, pixels, probe, whole=whole, head_starts=True)
+
+
+@asynccontextmanager
+async def batching(*lanes: Lane, decode_threads: int = 2, devices: int = 0) -> AsyncIterator[Batcher]:
+    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001, devices=devices or len(lanes[0].sessions))
+    for one in lanes:
+        batcher.add(one)
+    yield batcher
+    for one in lanes:
+        for session in (*one.sessions, *([one.whole] if one.whole else [])):
+            assert isinstance(session, GatedSession)
+            session.gate.release(1000)
+    await asyncio.to_thread(batcher.close)
+
+
+async def ask(
+    batcher: Batcher,
+    to: Lane,
+    value: int,
+    *,
+    priority: Priority = Priority.NORMAL,
+    decode: Callable[[NDArray[np.uint8]], None] | None = None,
+) -> Answer:
+    def fill(pixels: NDArray[np.uint8]) -> None:
+        pixels[...] = value
+
+    deadline = asyncio.get_running_loop().time() + 1000.0
+    with batcher.admit(to, deadline, priority) as admission:
+        return await admission.run(decode or fill)
+
+
+async def queued(batcher: Batcher, to: Lane, *values: int) -> list[asyncio.Task[Answer]]:
+    """Start a request for each value, and return once all are decoded and wait for a batch."""
+    batcher.catch_up()  # or an image that runs would count as one that waits
+    decoded = len(to.queue) + len(values)
+    tasks = [asyncio.ensure_future(ask(batcher, to, value)) for value in values]
+    await until(lambda: sum(ticket.decoded for ticket in to.queue._waiting) == decoded)
+    return tasks
