@@ -1,8 +1,8 @@
-# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+# This file needs python3 (3.11 or newer) and make. Everything else goes into .venv.
 PYTHON ?= python3
 PIP_FLAGS ?=
 
-# Settings of the server are environment variables; these are the ones that the targets share.
+# Settings of the service are environment variables. The targets share these.
 export INFERCEPTION_MODEL_REPOSITORY ?= model_repository
 export INFERCEPTION_DEFAULT_MODEL ?= xception
 export INFERCEPTION_HOST ?= 127.0.0.1
@@ -12,10 +12,10 @@ bin := .venv/bin
 pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 photos := .cache/photos
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
-# What tests of the configuration run; Debian's, where the machine has none.
+# Tests of the configuration run these programs. Where the machine lacks them, the tests take Debian's.
 programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy)),,.venv/debian)
 
-# Docker where its engine answers, else podman, whose own image format has no health checks.
+# Docker builds where it answers, else podman. Podman's own image format has no health checks, hence BUILDAH_FORMAT.
 ENGINE = $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 BUILD_FLAGS ?=
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -29,68 +29,69 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/dev ## install all that developing needs into .venv
+setup: .venv/dev ## install everything for development into .venv
 	$(bin)/pre-commit install
 
-gpu: .venv/gpu ## put ONNX Runtime for CUDA into .venv, in place of the one for CPUs
+gpu: .venv/gpu ## replace ONNX Runtime in .venv by the one for CUDA (2 GB)
 
 export: $(manifests) ## export the models that model_repository lacks
 
-serve: .venv/service $(manifests) ## install and export what is missing, then serve on 127.0.0.1:8000
+serve: .venv/service $(manifests) ## install and export what is missing, then serve on http://127.0.0.1:8000
 	@exec $(bin)/python -m service serve
 
-test: lint $(manifests) $(programs) ## run all that CI runs
-	$(bin)/python -m pytest
+test: lint $(manifests) $(programs) ## run everything that CI runs
+	$(bin)/python -m pytest -n 2 --dist loadfile
 
-test-gpu: .venv/gpu .cache/gpu/xception/1/manifest.json ## run the tests that need a GPU
+test-gpu: .venv/gpu .cache/gpu/xception/1/manifest.json ## run the tests that need an NVIDIA GPU
 	INFERCEPTION_MODEL_REPOSITORY=.cache/gpu $(bin)/python -m pytest -m gpu
 
-test-gpu-wheel: .venv/gpu $(manifests) ## try on a machine without a GPU what ONNX Runtime for CUDA says there
+test-gpu-wheel: .venv/gpu $(manifests) ## test ONNX Runtime for CUDA on a machine without a GPU
 	$(bin)/python -m pytest -m gpu_wheel
 
-lint: .venv/dev ## check style, types and who imports whom
+lint: .venv/dev ## check style, types and import rules
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/hadolint docker/Dockerfile
 	$(bin)/mypy
 	$(bin)/lint-imports
 
-bench: .venv/export $(manifests) $(photos) ## measure how fast models and service are (10 minutes); reports go to reports/
-	$(bin)/python -m export.measure
-	$(bin)/python -m service bench --photos $(photos) --reports reports
+bench: .venv/export $(manifests) $(photos) ## measure models and service (10 minutes); reports go to reports/
+	$(bin)/python -m bench rewrites
+	$(bin)/python -m bench limits
+	$(bin)/python -m bench service
 
-load: .venv/dev $(manifests) ## put the server under load (40 minutes); reports go to reports/load
-	$(bin)/python -m tests.load
+load: .venv/dev $(manifests) $(photos) ## measure the service under load (40 minutes); reports go to reports/load
+	$(bin)/python -m bench load
 
-locust: .venv/dev $(photos) ## open Locust's web page on http://127.0.0.1:8089, for a server that runs (make serve)
-	$(bin)/python -m locust -f tests/load/locustfile.py,tests/load/shapes.py --class-picker --web-host 127.0.0.1 \
+locust: .venv/dev $(photos) ## open Locust's page on http://127.0.0.1:8089, for the service of make serve
+	$(bin)/python -m locust -f bench/locust/locustfile.py,bench/locust/shapes.py --class-picker --web-host 127.0.0.1 \
 		--host http://$(INFERCEPTION_HOST):$(INFERCEPTION_PORT) --photos $(photos)
 
-locust-smoke: .venv/dev $(manifests) ## run Locust for half a minute against a server of its own; reports go to reports/locust
-	$(bin)/python -m pytest tests/load/test_locust.py -k smoke
+locust-smoke: .venv/dev $(manifests) ## run Locust for ten seconds against a server of its own
+	$(bin)/python -m pytest tests/bench/test_locust.py -k smoke
 
 compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-header --no-emit-index-url --upgrade --quiet
 
-lock: .venv/dev ## compile requirements/service.in, service-gpu.in and locust.in into .txt
+lock: .venv/dev ## lock the requirements of the service, the GPU and Locust
 	cd requirements && $(compile) service.in --output-file service.txt
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
 		--constraints service.txt --no-emit-package onnxruntime --no-emit-package onnxruntime-ep-openvino
 	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
 
-images: image-export image-service image-locust ## build the images inferception-export, -service and -locust, with docker or podman
+images: image-export image-service image-locust ## build the images for export, service and Locust, with docker or podman
 
 image-%:
 	$(build) --target $* --tag inferception-$* --tag inferception-$*:$(version) .
 
-test-container: .venv/dev $(manifests) ## run the end-to-end tests against the image inferception-service
+test-container: .venv/dev $(manifests) ## test the image inferception-service end to end
 	INFERCEPTION_TEST_ENGINE="$(ENGINE)" INFERCEPTION_TEST_IMAGE=inferception-service \
-		$(bin)/python -m pytest tests/docker tests/over_http
+		$(bin)/python -m pytest tests/docker tests/over_http tests/service/test_drain.py
 
 clean: ## remove .venv, exported models and reports
 	rm -rf .venv $(INFERCEPTION_MODEL_REPOSITORY) reports .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-# Each stamp is as new as the requirements it was made from.
+# Each stamp is as new as the requirements that it was made from.
 .venv/service: requirements/service.txt
 	@echo "== Installing what the server needs (a few seconds)"
 	$(PYTHON) -m venv .venv
@@ -108,7 +109,7 @@ clean: ## remove .venv, exported models and reports
 	$(pip) --no-deps -r requirements/reference.txt
 	@touch $@
 
-# Both are the package onnxruntime to Python: of two installed, the later one's files count.
+# Both packages are onnxruntime to Python, and the files of the one installed last count. So one has to go first.
 .venv/gpu: requirements/service-gpu.txt .venv/dev
 	@echo "== Putting ONNX Runtime for CUDA in place of the one for CPUs (2 GB)"
 	$(bin)/python -m pip uninstall --yes onnxruntime
@@ -119,9 +120,9 @@ clean: ## remove .venv, exported models and reports
 	$(bin)/python -m export xception --weights kitchenware --precision fp16 --out .cache/gpu
 
 $(photos): | .venv/export
-	$(bin)/python -m tests.load.photos $@
+	$(bin)/python -m export.photos $@
 
-# Unpacked, not installed: with package lists of its own that needs no root.
+# The packages are unpacked and not installed. With package lists of its own, apt needs no root for that.
 .venv/debian: apt = apt-get -qq -o Dir::State=$(abspath $@.part/apt) -o Dir::State::status=/var/lib/dpkg/status \
 	-o Dir::Cache=$(abspath $@.part/apt) -o APT::Sandbox::User= -o Debug::NoLocking=1
 .venv/debian: | .venv/dev
@@ -132,6 +133,6 @@ $(photos): | .venv/export
 	for package in $@.part/apt/archives/*.deb; do dpkg -x $$package $@.part; done
 	rm -r $@.part/apt && mv $@.part $@
 
-# Exporting needs PyTorch, serving what was exported does not: hence order-only.
+# The export needs PyTorch, and serving does not. So .venv/export is an order-only prerequisite.
 $(manifests) &: | .venv/export
 	$(bin)/python -m export --out $(INFERCEPTION_MODEL_REPOSITORY)

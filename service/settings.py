@@ -1,11 +1,10 @@
 """Every setting, its default and its bounds. Built once, in ``__main__``."""
 
-from __future__ import annotations
-
+import inspect
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,50 +30,76 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "inferception"
 
 
-class Settings(BaseSettings):
-    """Settings of the server; each is also the environment variable ``INFERCEPTION_<NAME>``."""
+class _Group(BaseSettings):
+    """A group of options in ``--help``."""
 
-    model_config = SettingsConfigDict(env_prefix="INFERCEPTION_", frozen=True, extra="forbid")
+    title: ClassVar[str]
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model_config = SettingsConfigDict(
+        env_prefix="INFERCEPTION_", env_ignore_empty=True, cli_kebab_case=True, frozen=True, extra="forbid"
+    )
+
+
+class _Models(_Group):
+    title = "the first to know"
+
     model_repository: Path = Field(Path("model_repository"), description="folder of exported models")
     default_model: str | None = Field(None, description="model for requests that name none; needed with several models")
-    cache: Path = Field(
-        default_factory=_user_cache, description="folder that keeps what a start compiled and measured for the next one"
-    )
     device: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
-        "auto", description="where models run; auto takes CUDA if it really works, else the faster of OpenVINO and cpu"
+        "auto",
+        description="where models run; auto takes CUDA if CUDA runs the model, else the faster of OpenVINO and cpu",
     )
-    device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs its own batches")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
-        "auto", description="auto takes the fastest of those exported that suit the device, as measured at start"
+        "auto", description="precision of models; auto takes the fastest that suits the device, as measured at start"
     )
+    max_batch_size: int = Field(6, ge=1, le=256, description="images in the largest batch")
+    max_queue_size: int = Field(64, ge=1, description="images of one model that are admitted and do not run yet")
+
+
+class _Address(_Group):
+    title = _Models.title
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free port")
+
+
+class _Devices(_Group):
+    title = "devices and decoding"
+
+    threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
+    decode_threads: int = Field(default_factory=available_cpus, ge=1, description="threads that decode images")
+    decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
+    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="pixels of the largest picture")
+    max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels decoded at a time, of all requests")
+    cache: Path = Field(default_factory=_user_cache, description="folder that keeps what a start compiled and measured")
+    device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs batches")
     tf32: bool = Field(False, description="let GPUs round fp32 products to 10 bits, which is faster")
     cuda_graphs: bool = Field(False, description="launch a batch as one CUDA graph; needs device=cuda")
-    gpu_memory_limit_mb: int | None = Field(None, ge=1, description="memory that one model may take on one GPU")
-    decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
-    threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
-    streams: int = Field(2, ge=1, description="batches that share them, side by side, unless an image is alone")
-    decode_threads: int = Field(
-        default_factory=available_cpus,
-        ge=1,
-        description="threads that decode images; on a CPU one of them runs an image that is alone",
-    )
-    max_batch_size: int = Field(6, ge=1, le=256, description="largest batch")
-    max_queue_size: int = Field(64, ge=1, description="requests admitted and not yet running, a model")
-    max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")
-    max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bodies held in memory at a time, in all")
-    body_timeout_ms: int = Field(5_000, ge=1, description="a body that takes longer to arrive is cut off")
-    max_connections: int = Field(1024, ge=1, description="open connections; more are answered 503 and closed")
-    max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="largest picture, by its header")
-    max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels being decoded at a time, in all")
+    gpu_memory_limit_mb: int | None = Field(None, ge=1, description="MB of memory that one model may take on one GPU")
+    log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
+
+
+class _Server(_Group):
+    title = "the server"
+
+    max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
+    drain_grace_ms: int = Field(1_000, ge=0, description="ms to serve on after SIGTERM, while load balancers notice")
+    probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
+
+
+class _Requests(_Group):
+    title = "requests"
+
+    default_timeout_ms: int = Field(10_000, ge=1, description="deadline in ms of a request that sets none")
+    max_timeout_ms: int = Field(60_000, ge=1, description="longest deadline in ms that a request may set")
+    body_timeout_ms: int = Field(5_000, ge=1, description="ms in which a body must arrive")
+    max_body_bytes: int = Field(20_000_000, ge=1, description="bytes of the largest body")
+    max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bytes of bodies held at a time, in all")
     max_files: int = Field(32, ge=1, description="files in one multipart request")
-    default_timeout_ms: int = Field(10_000, ge=1, description="deadline of a request that sets none")
-    max_timeout_ms: int = Field(60_000, ge=1, description="longest deadline a request may set")
-    drain_grace_ms: int = Field(1_000, ge=0, description="after SIGTERM, serve on so long while load balancers notice")
-    probe_interval_ms: int = Field(5_000, ge=1, description="how often a model that keeps failing is tried again")
-    log_format: Literal["text", "json"] = Field("text", description="how log lines are written")
+
+
+class ModelSettings(_Devices, _Models):
+    """What loading a model needs. Each setting is also the environment variable ``INFERCEPTION_<NAME>``."""
 
     @field_validator("device_ids")
     @classmethod
@@ -101,7 +126,7 @@ class Settings(BaseSettings):
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The fixed batch sizes: the largest, halved again and again, down to one; most devices must warm up each."""
+        """The fixed batch sizes: the largest, halved again and again, down to one."""
         return [self.max_batch_size >> i for i in range(self.max_batch_size.bit_length())]
 
     def cache_folder(self, name: str) -> Path | None:
@@ -114,13 +139,16 @@ class Settings(BaseSettings):
         return folder if os.access(folder, os.W_OK) else None
 
     @property
-    def batches_at_a_time(self) -> int:
-        """How many batches run at a time: one on each GPU, or on each of the CPU's streams."""
-        if self.device in ("cuda", "tensorrt"):
-            return len(self.gpus)
-        return min(self.streams, self.threads)
-
-    @property
     def gpus(self) -> list[int]:
         """The numbers of the GPUs to use."""
         return [int(number) for number in self.device_ids.split(",")]
+
+
+class Settings(_Requests, _Server, _Address, ModelSettings):
+    """All settings of the server."""
+
+
+def group_of(setting: str) -> str:
+    """Return the title of the group that a setting belongs to."""
+    groups = (kind for kind in Settings.__mro__ if issubclass(kind, _Group))
+    return next(group.title for group in groups if setting in inspect.get_annotations(group))

@@ -4,10 +4,7 @@ A request's server span is FastAPI's own. Under it each image has ``decode``, ``
 The ``batch`` that images share is a trace of its own, which every ``infer`` links to.
 """
 
-from __future__ import annotations
-
 import os
-import time
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
@@ -15,8 +12,9 @@ from opentelemetry.util.types import AttributeValue
 
 from service.errors import StartupError
 
-# None while nobody asks for traces: a tracer that drops every span takes its time for it.
-_tracer: trace.Tracer | None = None
+Span = trace.Span
+
+_tracer: trace.Tracer = trace.NoOpTracer()  # while nobody asks for traces
 
 
 def configure() -> None:
@@ -48,66 +46,43 @@ def configure() -> None:
 
 def is_on() -> bool:
     """Return whether traces are sent."""
-    return _tracer is not None
+    return not isinstance(_tracer, trace.NoOpTracer)
 
 
-class BatchSpan:
-    """One batch on the device, ``images`` padded to ``size``, that runs ``since`` on ``time.perf_counter``."""
+def start_batch(model: str, images: int, size: int) -> Span:
+    """Return the span of a batch that starts now: ``images`` padded to ``size``."""
+    attributes: dict[str, AttributeValue] = {
+        "inferception.model": model,
+        "inferception.batch_size": images,
+        "inferception.padded_size": size,
+    }
+    # Some request found the slot idle and so started the batch. The batch is no part of that request.
+    return _tracer.start_span("batch", Context(), attributes=attributes)
 
-    def __init__(self, model: str, images: int, size: int, since: float) -> None:
-        self._span: trace.Span = trace.INVALID_SPAN
-        self.link: trace.Link | None = None
-        if _tracer is None:
-            return
-        attributes: dict[str, AttributeValue] = {
-            "inferception.model": model,
-            "inferception.batch_size": images,
-            "inferception.padded_size": size,
-        }
-        # Started by whichever request found the device idle, but no part of it.
-        self._span = _tracer.start_span(
-            "batch", Context(), attributes=attributes, start_time=_epoch() + _nanoseconds(since)
-        )
-        self.link = trace.Link(self._span.get_span_context())
 
-    def end(self, error: BaseException | None) -> None:
-        """Say that the batch is done, or what it raised."""
-        if error is not None:
-            self._span.set_status(trace.StatusCode.ERROR, str(error))
-        self._span.end()
+def end_batch(span: Span, error: Exception | None) -> None:
+    """Say that the batch is done, or what it raised."""
+    if error is not None:
+        span.set_status(trace.StatusCode.ERROR, str(error))
+    span.end()
 
 
 class Stages:
     """The spans of one image, under the span that is current when this is made.
 
-    An image that gets no answer has them up to the stage where it was given up.
+    An image that gets no answer has spans up to the stage in which it was given up.
     """
 
     def __init__(self) -> None:
-        self._parent, self._epoch = get_current(), _epoch()  # read once, so that no stage seems to end before it starts
-        self._span: trace.Span = trace.INVALID_SPAN
+        self._parent = get_current()
+        self._span: Span = trace.INVALID_SPAN
 
-    def enter(self, name: str, since: float, batch: BatchSpan | None = None) -> None:
-        """End the stage before and start this one, ``since`` on ``time.perf_counter``.
-
-        ``batch`` is what it shares with other images.
-        """
-        if _tracer is None:
-            return
-        start, links = self._epoch + _nanoseconds(since), [batch.link] if batch and batch.link else None
-        self._span.end(start)
-        self._span = _tracer.start_span(name, self._parent, links=links, start_time=start)
+    def enter(self, name: str, batch: Span | None = None) -> None:
+        """End the stage before and start this one. ``batch`` is what the image shares with other images."""
+        self._span.end()
+        links = None if batch is None else [trace.Link(batch.get_span_context())]
+        self._span = _tracer.start_span(name, self._parent, links=links)
 
     def end(self) -> None:
         """End the last stage."""
         self._span.end()
-        self._span = trace.INVALID_SPAN
-
-
-def _epoch() -> int:
-    """Return what a clock of spans said when ``time.perf_counter`` was 0."""
-    return time.time_ns() - time.perf_counter_ns()
-
-
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)

@@ -1,4 +1,4 @@
-"""A real server process on a free port, for tests and load runs; in a container if the environment names an image."""
+"""A real server process on a free port; in a container if the environment names an image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from pathlib import Path
 
 import httpx2
 
-from service.bench.server import Server as Process
-from service.bench.server import running
+from bench.server import Server as Process
+from bench.server import running
 from tests import container
 
 
 class Server(Process):
     """``python -m service serve``."""
+
+    def connect(self) -> socket.socket:
+        """Open a connection, for what is too slow or too tame in an HTTP client."""
+        return socket.create_connection(self.address, timeout=30)
 
     def client(self, timeout: float = 60.0) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=timeout)

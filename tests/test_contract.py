@@ -18,10 +18,9 @@ from export.photos import preprocess as reference
 from models import CATALOG
 from models.spec import Preprocessing as Published
 from service.budget import Budget
-from service.inference.devices.providers import CPU
+from service.inference.devices import cpu
 from service.inference.image import Preprocessing, decode
 from service.inference.manifest import checked_file, read_labels, read_manifest
-from service.inference.session import Session
 
 MODELS = ["xception", "inception_v4"]
 
@@ -31,7 +30,7 @@ def test_the_service_reads_what_export_writes(model_repository: Path, name: str)
     folder = model_repository / name / "1"
     manifest = read_manifest(folder)
     assert (manifest.name, manifest.version) == (name, 1)
-    session = Session(checked_file(folder, manifest.variants[0]), CPU, threads=2)
+    session = cpu.session(checked_file(folder, manifest.variants[0]), threads=2)
     assert session.classes == len(read_labels(folder, manifest.labels))
     assert (session.height, session.width) == (manifest.input.height, manifest.input.width)
     assert {entry.name for entry in folder.rglob("*") if entry.is_file()} == {

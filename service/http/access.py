@@ -1,12 +1,8 @@
 """Pure ASGI middleware round every request: its id, its stages, its ``Server-Timing``, its metrics, its log line.
 
-Not Starlette's BaseHTTPMiddleware, which hides from a handler that its client has gone.
+Starlette's BaseHTTPMiddleware would hide from a route that its client has gone.
 """
 
-from __future__ import annotations
-
-import asyncio
-import itertools
 import logging
 import re
 import secrets
@@ -16,41 +12,48 @@ from dataclasses import dataclass, field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.registry import Registry
+from service.runtime import Runtime
 
 log = logging.getLogger("inferception.access")
 
-PROBES = ("/health", "/metrics")  # paths that are asked so often that they would drown the rest
+PROBES = ("/health", "/metrics")  # paths that are asked so often that their lines would hide all others
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_GONE = 499  # nginx' number for a client that left before its answer
 
 
 @dataclass
 class Trace:
-    """What a handler tells of its request; it is ``request.state.trace``. Times are on ``time.perf_counter``."""
+    """What a route notes of its request. A route finds it as ``request.state.trace``."""
 
     request_id: str
-    arrived: float
+    arrived: float = field(default_factory=time.perf_counter)
     model: str = ""
-    answered: int = 0  # images
     stages: dict[str, float] = field(default_factory=dict)  # seconds
 
+    @property
+    def so_far(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self.arrived
 
+    def finished(self, stage: str) -> None:
+        """Note that the stage which began at the request's arrival has ended."""
+        self.stages[stage] = self.so_far
+
+
+@dataclass(frozen=True)
 class Access:
     """Observes every request and its answer."""
 
-    def __init__(self, app: ASGIApp, registry: Registry) -> None:
-        self._app = app
-        self._registry = registry
-        self._process, self._numbers = secrets.token_hex(4), itertools.count()
+    app: ASGIApp
+    runtime: Runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        trace = Trace(given if _SAFE_ID.fullmatch(given) else self._new_id(), time.perf_counter())
+        trace = Trace(given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8))
         scope.setdefault("state", {})["trace"] = trace
         status = _CLIENT_GONE
 
@@ -58,38 +61,29 @@ class Access:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                trace.stages["total"] = time.perf_counter() - trace.arrived
-                timing = ", ".join(f"{k};dur={v * 1e3:.2f}" for k, v in trace.stages.items())
-                message["headers"] = [  # not in place: they are the response's own, which may be sent again
-                    *message["headers"],
-                    (b"x-request-id", trace.request_id.encode()),
-                    (b"server-timing", timing.encode()),
-                ]
-                if self._registry.draining:
-                    MutableHeaders(scope=message)["Connection"] = (
-                        "close"  # or the next request would meet a closed door
-                    )
+                trace.finished("total")
+                # The list of headers belongs to the response, which may be sent again.
+                headers = MutableHeaders(raw=list(message["headers"]))
+                headers["X-Request-Id"] = trace.request_id
+                headers["Server-Timing"] = ", ".join(f"{k};dur={v * 1e3:.2f}" for k, v in trace.stages.items())
+                if self.runtime.registry.draining:
+                    headers["Connection"] = "close"  # the next request would find the door closed
+                message["headers"] = headers.raw
             await send(message)
-            if message["type"] == "http.response.body":
-                await asyncio.sleep(0)  # uvloop writes once all that is ready has run: let the answer go first
 
         try:
-            await self._app(scope, receive, send_observed)
+            await self.app(scope, receive, send_observed)
         finally:
             self._record(scope, trace, status)
 
-    def _new_id(self) -> str:
-        return f"{self._process}{next(self._numbers):08x}"
-
     def _record(self, scope: Scope, trace: Trace, status: int) -> None:
-        metrics = self._registry.metrics
+        metrics = self.runtime.metrics
         path: str = getattr(scope.get("route"), "path", "unknown")
         metrics.requests.labels(trace.model, path, status).inc()
         if trace.model:
-            if trace.answered:
-                metrics.images.labels(trace.model, "ok").inc(trace.answered)
-            for stage, seconds in trace.stages.items():
-                metrics.stage.labels(stage).observe(seconds)
+            for stage in ("read", "total"):
+                if stage in trace.stages:
+                    metrics.stage.labels(stage).observe(trace.stages[stage])
         level = logging.DEBUG if path.startswith(PROBES) else logging.INFO
         if log.isEnabledFor(level):
             fields = {

@@ -1,25 +1,22 @@
-"""Puts the application together: routes, middleware, errors, and the models' life."""
+"""Puts the application together: routes, middleware, errors. Any ASGI server can run it."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Depends
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from service import tracing
-from service.budget import Budget
-from service.errors import ServiceError
+from service.errors import ClientGone, InvalidParameter, ServiceError
 from service.http import classify, status
 from service.http.access import PROBES, Access
 from service.http.problems import headers_of, problem, problem_of, problem_response
-from service.registry import Registry
-from service.settings import Settings
+from service.runtime import Runtime
 
-# Spans of requests alone: what else FastAPI could report is in our metrics, our log and service.tracing's spans.
+# FastAPI reports requests as spans and nothing else: the rest is in our metrics, our log and service.tracing's spans.
 _TELEMETRY: TelemetryConfig = {
     "metrics": False,
     "logs": False,
@@ -29,32 +26,33 @@ _TELEMETRY: TelemetryConfig = {
 }
 
 
-def create_app(settings: Settings, registry: Registry) -> FastAPI:
-    """Return the ASGI application. It answers 503 until ``registry`` is loaded, and closes it when it ends.
+def create_app(runtime: Runtime, dependencies: Sequence[Depends] = ()) -> FastAPI:
+    """Return the ASGI application, whose lifespan enters ``runtime``. It answers 503 until the models are loaded.
 
-    It reports spans if ``service.tracing`` was configured before.
+    FastAPI calls ``dependencies`` before every route. Requests are traced if ``service.tracing`` was configured before.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        registry.close()
+        async with runtime:
+            yield
 
     app = FastAPI(
         title="Inferception",
         description="Classifies images with the Inception family.",
         lifespan=lifespan,
-        # Not include_router, which would match every request once more.
-        routes=[*classify.router.routes, *status.router.routes],
+        dependencies=dependencies,
         redoc_url=None,
         telemetry={**_TELEMETRY, "tracing": tracing.is_on()},
     )
-    app.add_middleware(Access, registry=registry)
-    app.state.settings, app.state.registry = settings, registry
-    app.state.body_bytes = Budget(settings.max_body_bytes_in_flight)
+    app.state.runtime = runtime
+    app.include_router(classify.router)
+    app.include_router(status.router)
+    app.add_middleware(Access, runtime=runtime)
     app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_invalid_parameter)
     app.exception_handler(HTTPException)(_http_error)
-    app.exception_handler(ClientDisconnect)(_client_gone)
+    app.exception_handler(ClientGone)(_client_gone)
     app.exception_handler(Exception)(_unexpected_error)
     return app
 
@@ -63,14 +61,19 @@ async def _service_error(_: Request, error: ServiceError) -> Response:
     return problem_response(problem_of(error), headers_of(error))
 
 
+async def _invalid_parameter(_: Request, error: RequestValidationError) -> Response:
+    wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+    return problem_response(problem_of(InvalidParameter(wrong)))
+
+
 async def _http_error(_: Request, error: HTTPException) -> Response:
     return problem_response(problem(error.status_code, error.detail), dict(error.headers or {}))
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it; the access log does
+    return Response(status_code=499)  # nobody reads this answer, but the log does
 
 
 async def _unexpected_error(_: Request, __: Exception) -> Response:
-    # Starlette raises it again once this is sent, so the server's log has the traceback and the client has none.
+    # Starlette raises the error again once this answer is sent. The traceback is for the server's log alone.
     return problem_response(problem(500, "unexpected error; the server's log has more"))

@@ -1,16 +1,25 @@
-"""The one map from the service's errors to HTTP."""
-
-from __future__ import annotations
+"""The one map from the service's errors to HTTP: problems, by RFC 9457."""
 
 import math
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.responses import Response
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
 from service import errors
-from service.http.schemas import Problem, json_response
+
+
+class Problem(TypedDict):
+    """An error, as ``application/problem+json``."""
+
+    type: Annotated[str, Field(examples=["urn:inferception:error:invalid-image"])]
+    title: Annotated[str, Field(examples=["Bad Request"])]
+    status: Annotated[int, Field(examples=[400])]
+    detail: str
+
 
 _STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidImage: 400,
@@ -47,7 +56,7 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
 
 def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
     """Return the HTTP response that carries ``body``."""
-    return json_response(body, body["status"], headers, "application/problem+json")
+    return JSONResponse(body, body["status"], headers, "application/problem+json")
 
 
 def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

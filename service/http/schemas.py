@@ -1,30 +1,16 @@
-"""Bodies of requests and responses, as ``/docs`` shows them.
+"""Bodies of responses, as ``/docs`` shows them."""
 
-Answers of ``/classify`` and problems are plain dicts: made by ourselves, they need no validation that every request
-would wait for.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
-from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.classifier import Classification, Classifier
+from service.classifier import Classifier
+from service.errors import ServiceError
+from service.http.problems import Problem, problem_of
 from service.inference.manifest import Prediction
-
-
-class Problem(TypedDict):
-    """An error, as ``application/problem+json`` (RFC 9457)."""
-
-    type: Annotated[str, Field(examples=["urn:inferception:error:invalid-image"])]
-    title: Annotated[str, Field(examples=["Bad Request"])]
-    status: Annotated[int, Field(examples=[400])]
-    detail: str
+from service.scheduling.admission import Answer
 
 
 class Timing(TypedDict):
@@ -97,51 +83,52 @@ class Health(BaseModel):
     status: str
 
 
-def json_response(
-    body: Mapping[str, object],
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    media_type: str = "application/json",
-) -> Response:
-    """Return ``body``, all of whose numbers are finite, as JSON.
-
-    By pydantic's encoder: starlette's JSONResponse takes longer, and every request waits for it.
-    """
-    return Response(to_json(body), status, headers, media_type)
-
-
-def image_result(classifier: Classifier, answer: Classification, total_s: float) -> ImageResult:
-    """Describe ``answer``; ``total_s`` is the time since the request arrived, in seconds."""
+def image_result(classifier: Classifier, answer: Answer, top_k: int, total_s: float) -> ImageResult:
+    """Describe ``answer`` by its ``top_k`` classes; ``total_s`` is the time since the request arrived, in seconds."""
     return ImageResult(
-        model=classifier.manifest.name,
-        version=classifier.manifest.version,
+        model=classifier.name,
+        version=classifier.version,
         precision=classifier.placement.precision,
         trained=classifier.manifest.trained,
-        predictions=answer.predictions,
+        predictions=classifier.top(answer.probabilities, top_k),
         timing_ms=Timing(
-            decode=_milliseconds(answer.decode_s),
-            queue=_milliseconds(answer.queue_s),
-            infer=_milliseconds(answer.infer_s),
+            decode=_milliseconds(answer.stages["decode"]),
+            queue=_milliseconds(answer.stages["queue"]),
+            infer=_milliseconds(answer.stages["infer"]),
             total=_milliseconds(total_s),
         ),
         batch_size=answer.batch_size,
     )
 
 
+def image_results(
+    classifier: Classifier, names: Sequence[str], answers: Sequence[Answer | ServiceError], top_k: int, total_s: float
+) -> Results:
+    """Describe the answers to several files, each with its file name; a file that failed has its problem."""
+    results: list[FileResult | FileError] = []
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, ServiceError):
+            results.append({"file": name, "error": problem_of(answer)})
+        else:
+            results.append({"file": name, **image_result(classifier, answer, top_k, total_s)})
+    return {"results": results}
+
+
 def model_info(classifier: Classifier) -> ModelInfo:
     """Describe a loaded model."""
+    placement, manifest = classifier.placement, classifier.manifest
     return ModelInfo(
-        name=classifier.manifest.name,
-        version=classifier.manifest.version,
+        name=classifier.name,
+        version=classifier.version,
         ready=classifier.unready is None,
-        reason=classifier.unready or classifier.placement.reason,
-        provider=classifier.placement.provider,
-        nodes=classifier.placement.nodes,
-        precision=classifier.placement.precision,
-        trained=classifier.manifest.trained,
+        reason=classifier.unready or placement.reason,
+        provider=placement.provider,
+        nodes=placement.nodes,
+        precision=placement.precision,
+        trained=manifest.trained,
         labels=len(classifier.labels),
-        weights=classifier.manifest.weights.source,
-        batch_ms={size: _milliseconds(seconds) for size, seconds in sorted(classifier.warm_up_s.items())},
+        weights=manifest.weights.source,
+        batch_ms={size: _milliseconds(seconds) for size, seconds in sorted(classifier.batch_s.items())},
     )
 
 

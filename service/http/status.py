@@ -1,30 +1,28 @@
-"""The endpoints that tell of the server: its models, its health, its metrics."""
-
-from __future__ import annotations
+"""The endpoints that tell of the server: its models, its health, its metrics. None of them changes anything."""
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.errors import Unavailable
 from service.http.problems import described_problems
 from service.http.schemas import Health, ModelInfo, Models, model_info
-from service.metrics import CONTENT_TYPE
-from service.registry import Registry
+from service.runtime import Runtime
 
 router = APIRouter()
 
 
-def _registry(request: Request) -> Registry:
-    registry: Registry = request.app.state.registry
-    return registry
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
 
 
 @router.get("/models")
 async def models(request: Request) -> Models:
     """List every model in the repository: how it is served, or why it is not."""
-    registry = _registry(request)
+    registry = _runtime(request).registry
     failed = [
-        ModelInfo(name=name, version=int(version), ready=False, reason=reason)
-        for (name, _, version), reason in ((key.partition("/"), reason) for key, reason in registry.failures.items())
+        ModelInfo(name=name, version=version, ready=False, reason=reason)
+        for (name, version), reason in registry.failures.items()
     ]
     return Models(models=[*map(model_info, registry), *failed])
 
@@ -32,7 +30,7 @@ async def models(request: Request) -> Models:
 @router.get("/models/{name}", responses=described_problems(404, 503))
 async def model(name: str, request: Request) -> ModelInfo:
     """Describe the version of the model that is served by default."""
-    return model_info(_registry(request).get(name))
+    return model_info(_runtime(request).registry.find(name))
 
 
 @router.get("/health/live")
@@ -44,7 +42,7 @@ async def live() -> Health:
 @router.get("/health/ready", responses=described_problems(503))
 async def ready(request: Request) -> Health:
     """Say whether every model is loaded, warm and right about its golden samples."""
-    reason = _registry(request).unready
+    reason = _runtime(request).registry.unready
     if reason is not None:
         raise Unavailable(reason)
     return Health(status="ready")
@@ -53,7 +51,4 @@ async def ready(request: Request) -> Health:
 @router.get("/metrics")
 async def prometheus(request: Request) -> Response:
     """Give Prometheus its figures."""
-    registry = _registry(request)
-    registry.observe()
-    registry.metrics.body_bytes_in_flight.set(request.app.state.body_bytes.held)
-    return Response(registry.metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(_runtime(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -1,39 +1,78 @@
-"""uvicorn with a drain: the first signal lets accepted work finish, the second exits at once."""
-
-from __future__ import annotations
+"""uvicorn with a drain: the first signal lets accepted work finish, the second signal exits at once."""
 
 import asyncio
+import gc
 import logging
 import os
-from collections.abc import Callable
+import socket
 from types import FrameType
 
 import uvicorn
+
+from service.errors import StartupError
+from service.http.app import create_app
+from service.http.uvicorn_connection import bounded_connection
+from service.runtime import Runtime
 
 log = logging.getLogger("inferception")
 
 
 class DrainingServer(uvicorn.Server):
-    """On SIGTERM or SIGINT: call ``drain``, serve on for ``grace_s`` while load balancers notice, then stop.
+    """Serves ``runtime`` until it gets SIGTERM or SIGINT, or until the runtime fails to load.
 
-    Stopping is uvicorn's: no new connections, and every request that was accepted is answered.
+    A signal makes the runtime drain. The server goes on for ``drain_grace_ms`` while load balancers notice, then stops
+    as uvicorn does: it takes no new connections and answers every request that it accepted.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], grace_s: float) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        arrival_s = 2 * settings.body_timeout_ms / 1e3
+        config = uvicorn.Config(
+            create_app(runtime),
+            settings.host,
+            settings.port,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
+            http=bounded_connection(settings.max_connections, arrival_s, runtime.metrics),
+        )
         super().__init__(config)
-        self._drain = drain
-        self._grace_s = grace_s
-        self._draining = False
+        self.failed = False
+        self._runtime = runtime
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and watch how the models load."""
+        await super().startup(sockets)
+        self._runtime.loading.add_done_callback(self._loaded)
+
+    def _loaded(self, loading: asyncio.Task[None]) -> None:
+        if loading.cancelled():
+            return
+        error = loading.exception()
+        if error is not None:
+            log.error("can't start: %s", error, exc_info=None if isinstance(error, StartupError) else error)
+            self.failed = self.should_exit = True
+            return
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections need not walk it
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{host}:{port}"
+        lines = [f"\n  Inferception is ready at {url}  (API at {url}/docs). Try it:\n"]
+        for classifier in self._runtime.registry:
+            sample = classifier.folder / classifier.manifest.golden[0].file
+            lines.append(f"    curl -F file=@{sample} '{url}/classify?model={classifier.name}&top_k=2'")
+        print("\n".join(lines), "\n", flush=True)  # noqa: T201 - for the person who started the server
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal. uvicorn would raise it again after stopping; a drain that ends well is exit code 0."""
-        if self._draining:
+        """Handle a signal. uvicorn would raise the signal again after it stopped, but a good drain is exit code 0."""
+        if self._runtime.registry.draining:
             os._exit(128 + sig)
-        self._draining = True
-        self._drain()
+        self._runtime.drain()
         log.info("draining: new work gets 503; a second signal exits at once")
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, self._grace_s, self._stop)  # wakes the loop up, too
+        loop.call_soon_threadsafe(loop.call_later, self._runtime.settings.drain_grace_ms / 1e3, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True

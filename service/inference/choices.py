@@ -1,10 +1,8 @@
 """Remembers which way to run a model was the fastest on this machine, so that only its first start measures it.
 
-One JSON file for each choice, named by all that it depends on: another model, CPU, library or thread count is another
-choice. A file that can't be read is measured anew, and one that can't be written is not missed.
+Each choice is a JSON file, whose name stands for all that the choice depends on. So another model, CPU, library or
+number of threads is another choice. Where a file can't be read or written, each start measures.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -20,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 log = logging.getLogger("inferception")
 
 _CPUINFO = Path("/proc/cpuinfo")
-_NOISE = 0.1  # two measurements of the same thing differ by so much on a machine with neighbours
+_NOISE = 0.1  # on a machine with neighbours, two measurements of the same thing differ by so much
 
 
 class Choice(BaseModel):
-    """Seconds that one image takes, by the name of each way to run it, and the day they were measured on.
+    """The seconds that one image takes, by the name of each way to run the model, and the day of the measurement.
 
-    Of ways that are equally fast the first is the best.
+    The first of equally fast ways is the best.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +34,7 @@ class Choice(BaseModel):
 
     @property
     def best(self) -> str:
-        """The name of the fastest way, or of an earlier one that no measurement can tell from it."""
+        """The name of the fastest way, or of an earlier way that no measurement can tell from the fastest."""
         least = min(self.seconds.values())
         return next(name for name, seconds in self.seconds.items() if seconds <= least * (1 + _NOISE))
 
@@ -47,38 +45,33 @@ class Choice(BaseModel):
         )
 
 
-class Choices:
-    """The choices kept in a folder; without one, nothing is remembered."""
+def recall(folder: Path | None, depends_on: Mapping[str, object]) -> Choice | None:
+    """Return what ``remember`` put into the folder under these circumstances on this CPU, or None."""
+    if folder is None:
+        return None
+    try:
+        return Choice.model_validate_json(_file(folder, depends_on).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
 
-    def recall(self, depends_on: Mapping[str, object]) -> Choice | None:
-        """Return what was chosen under these circumstances on this CPU, or None."""
-        if self._folder is None:
-            return None
-        try:
-            return Choice.model_validate_json(self._file(self._folder, depends_on).read_bytes())
-        except (OSError, ValidationError):
-            return None
+def remember(folder: Path | None, depends_on: Mapping[str, object], choice: Choice) -> None:
+    """Keep a choice for the next start, if there is a folder."""
+    if folder is None:
+        return
+    file = _file(folder, depends_on)
+    written = file.with_suffix(f".{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written.write_text(choice.model_dump_json())
+        written.replace(file)  # at once: another process must not read half of it
+    except OSError as error:
+        log.info("can't keep what was measured, so the next start measures again: %s", error)
 
-    def remember(self, depends_on: Mapping[str, object], choice: Choice) -> None:
-        """Keep a choice for the next start."""
-        if self._folder is None:
-            return
-        file = self._file(self._folder, depends_on)
-        written = file.with_suffix(f".{os.getpid()}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            written.write_text(choice.model_dump_json())
-            written.replace(file)  # at once, or another process might read half of it
-        except OSError as error:
-            log.info("can't keep what was measured, so the next start measures again: %s", error)
 
-    @staticmethod
-    def _file(folder: Path, depends_on: Mapping[str, object]) -> Path:
-        circumstances = json.dumps({**depends_on, "cpu": _cpu()}, sort_keys=True)
-        return folder / f"{hashlib.sha256(circumstances.encode()).hexdigest()[:16]}.json"
+def _file(folder: Path, depends_on: Mapping[str, object]) -> Path:
+    circumstances = json.dumps({**depends_on, "cpu": _cpu()}, sort_keys=True)
+    return folder / f"{hashlib.sha256(circumstances.encode()).hexdigest()[:16]}.json"
 
 
 def _cpu() -> list[str]:

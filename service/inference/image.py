@@ -1,30 +1,27 @@
-"""Image bytes to pixels: every limit on what a client may send as a picture lives here.
+"""Image bytes to pixels, with every limit on what a client may send as a picture.
 
-The evaluation preprocessing is timm's (resize the shorter side by ``crop_pct``, cut the centre square), done in
-one resample: Pillow's ``resize`` takes the crop as a box in the source's own coordinates, so pixels outside the
-crop are never computed and the enlarged intermediate image never exists.
+The preprocessing is timm's for evaluation: resize the shorter side to the input's size over ``crop_pct``, then cut the
+centre square. One resample does both. Pillow's ``resize`` takes the crop as a box in the source's own coordinates, so
+that it computes no pixel outside the crop and makes no enlarged image in between.
 """
-
-from __future__ import annotations
 
 import io
 import math
-import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from pydantic import Field
 
 from service.budget import Budget
 from service.errors import ImageTooLarge, InvalidImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
-# Pillow only warns between its limit and twice that. Our own limit is below both, so neither is ever a warning.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # ``decode`` has a limit of its own, which is an error where Pillow's may be a warning
 
 _EXIF_ORIENTATION = 0x0112
 # What turns the stored picture upright, by EXIF orientation (1 needs nothing).
@@ -44,17 +41,17 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """timm's evaluation terms: ``crop_mode`` "center" resizes by ``crop_pct`` and crops, "squash" takes it all."""
+    """timm's terms for evaluation. ``crop_mode`` "center" resizes by ``crop_pct`` and crops, "squash" takes it all."""
 
-    crop_pct: float
+    crop_pct: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
     crop_mode: Literal["center", "squash"]
     interpolation: Literal["bilinear", "bicubic"]
 
 
 def crop_box(width: int, height: int, size: int, preprocessing: Preprocessing) -> Box:
-    """Return the part of a ``width`` x ``height`` picture that becomes the ``size`` x ``size`` input.
+    """Return the part of a ``width`` x ``height`` picture that becomes the ``size`` x ``size`` input, all in pixels.
 
-    Sizes and offsets are rounded as timm and torchvision round them for the resized picture, then scaled back.
+    timm and torchvision round sizes and offsets in the resized picture. They are rounded alike here, then scaled back.
     """
     if preprocessing.crop_mode == "squash":
         return (0.0, 0.0, float(width), float(height))
@@ -80,11 +77,9 @@ def _stored_box(box: Box, width: int, height: int, orientation: int) -> Box:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header. Raises InvalidImage, or ImageTooLarge by the size that the header declares."""
+    """Read the header. Raises InvalidImage, or ImageTooLarge for the size that the header declares."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the picture has more than the {max_pixels} pixels allowed") from error
     except UnidentifiedImageError as error:
         raise InvalidImage(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # each of Pillow's parsers raises what it likes on damaged headers
@@ -95,7 +90,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """Return the picture as RGB or grey, over white where it is transparent, so that resampling mixes real colours."""
+    """Return the picture as RGB or grey, over white where it is transparent: resampling must mix real colours."""
     if image.mode in ("RGB", "L"):
         return image
     if image.mode.startswith("I;16"):
@@ -110,8 +105,8 @@ def _resizable(image: Image.Image) -> Image.Image:
 def _draft(image: Image.Image, size: int, preprocessing: Preprocessing) -> int:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if its crop is still as large as the input; return 2, 4 or 8.
 
-    Each of its blocks then gives fewer pixels for less work: the inverse transform of its lower frequencies alone.
-    Returns 1 when the picture is decoded whole.
+    Pillow then transforms only the lower frequencies of each block, into fewer pixels. Returns 1 when the picture is
+    decoded whole.
     """
     left, top, right, bottom = crop_box(image.width, image.height, size, preprocessing)
     times = int(min(right - left, bottom - top) / size)
@@ -132,12 +127,12 @@ def decode(
 ) -> None:
     """Decode ``data`` into ``out``, uint8 ``[size, size, 3]`` RGB: upright, over white, the first frame.
 
-    ``fast`` lets a large JPEG be decoded at a fraction of its size before it is resampled, for about half the time:
-    pixels differ by a few levels from those of the whole picture.
+    ``fast`` lets a large JPEG be decoded at a fraction of its size before it is resampled, in about half the time. Its
+    pixels then differ by a few levels from those of the whole picture.
 
-    Raises InvalidImage for what is no image, is damaged or ends early, ImageTooLarge before decoding. Safe to call
-    from several threads, and parallel there: Pillow decodes and resamples without the GIL. ``in_flight`` bounds the
-    pixels that all of them decode at a time; this one waits for its share.
+    Raises InvalidImage for what is no image, is damaged or ends early. Raises ImageTooLarge before decoding. Several
+    threads may call this at a time and run in parallel: Pillow decodes and resamples without the GIL. ``in_flight``
+    bounds the pixels that all threads decode at a time, and each thread waits for its share.
     """
     size = out.shape[0]
     with _open(data, max_pixels) as image, in_flight.hold(image.width * image.height):

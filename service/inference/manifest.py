@@ -1,28 +1,43 @@
 """Reads a version folder of the model repository, and refuses one that is not what its manifest says."""
 
-from __future__ import annotations
-
 import hashlib
-from pathlib import Path
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, with_config
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
 from service.errors import InvalidManifest
 from service.inference.image import Preprocessing
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError("the name must be of a file inside the version folder")
+    return name
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+# How a tensor of an ONNX graph names the file of its data, in protobuf: the string "location", then the length of the
+# name. Looking for it takes a moment, and parsing the graph would take a library that the service does without.
+_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class File(_Strict):
     """A file beside the manifest, named by its path relative to the version folder."""
 
-    file: str
+    file: Annotated[str, AfterValidator(_inside)]
     sha256: Sha256
 
 
@@ -30,13 +45,6 @@ class Labels(File):
     """The labels file: UTF-8, line ``i`` names class ``i``."""
 
     count: int = Field(ge=1)
-
-
-class Architecture(_Strict):
-    """The network and its options; for people to read, since the graph holds all that runs."""
-
-    name: str
-    options: dict[str, Any]
 
 
 class Weights(_Strict):
@@ -47,7 +55,7 @@ class Weights(_Strict):
 
 
 class Input(_Strict):
-    """The graph's input ``images``."""
+    """The graph's input ``images``; height and width are in pixels."""
 
     height: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -66,14 +74,14 @@ class Agreement(_Strict):
 
 
 class Variant(File):
-    """One ONNX file, and its precision; ``external_data`` are its weights, unless they are in the file itself."""
+    """One ONNX file, and its precision. ``external_data`` is the file of its weights, unless they are in the graph."""
 
     external_data: File | None = None
     precision: Literal["fp32", "fp16", "int8"]
     agreement: Agreement
 
 
-@with_config(extra="forbid")
+@with_config(extra="forbid", allow_inf_nan=False)
 class Prediction(TypedDict):
     """A class and its probability, 0..1. A plain dict, since every answer has some."""
 
@@ -94,7 +102,7 @@ class Manifest(_Strict):
     schema_version: Literal[1]
     name: str
     version: int = Field(ge=1)
-    architecture: Architecture
+    architecture: dict[str, Any]  # for people to read, as the exporter's versions: the graph holds all that runs
     trained: bool
     weights: Weights
     input: Input
@@ -108,34 +116,62 @@ class Manifest(_Strict):
 def read_manifest(folder: Path) -> Manifest:
     """Read ``folder``/manifest.json. Raises InvalidManifest when it is missing, malformed or of another folder."""
     path = folder / "manifest.json"
+    with _opened(path) as file:
+        content = file.read()
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidManifest(f"can't read {path}: {error.strerror}") from error
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InvalidManifest(f"{path} is not a valid manifest, re-export the model: {problems}") from error
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise InvalidManifest(f"{path} describes {manifest.name} version {manifest.version}; move or re-export it")
+    classes = manifest.labels.count
+    for prediction in (prediction for sample in manifest.golden for prediction in sample.top_k):
+        if (index := prediction["index"]) >= classes:
+            raise InvalidManifest(f"{path}, golden: an answer is class {index}, but there are {classes} labels")
     return manifest
 
 
 def checked_file(folder: Path, entry: File) -> Path:
     """Return the path of a file that the manifest names. Raises InvalidManifest unless its sha256 matches."""
     path = folder / entry.file
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InvalidManifest(f"can't read {path}: {error.strerror}") from error
+    with _opened(path) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != entry.sha256:
         raise InvalidManifest(f"{path} has sha256 {found}, its manifest says {entry.sha256}; re-export the model")
     return path
 
 
+def checked_variant(folder: Path, variant: Variant) -> Path:
+    """Return the path of a variant's graph. Raises InvalidManifest unless graph and data are as described."""
+    model = checked_file(folder, variant)
+    weights = {checked_file(folder, variant.external_data)} if variant.external_data is not None else set()
+    content = model.read_bytes()
+    names = {content[found.end() : found.end() + found[1][0]] for found in _LOCATION.finditer(content)}
+    if others := {model.parent / name.decode(errors="replace") for name in names} - weights:
+        raise InvalidManifest(f"{model} has data in {min(others)}, which its manifest does not name; re-export it")
+    return model
+
+
 def read_labels(folder: Path, labels: Labels) -> tuple[str, ...]:
-    """Return the class names in order. Raises InvalidManifest unless there are as many as the manifest says."""
-    names = tuple(checked_file(folder, labels).read_text("utf-8").splitlines())
+    """Return the class names in order. Raises InvalidManifest unless the file is as the manifest says, and UTF-8."""
+    path = checked_file(folder, labels)
+    try:
+        names = tuple(path.read_text("utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise InvalidManifest(f"{path} is not UTF-8 ({error}); re-export the model") from error
     if len(names) != labels.count:
-        raise InvalidManifest(f"{folder / labels.file} has {len(names)} labels, its manifest says {labels.count}")
+        raise InvalidManifest(f"{path} has {len(names)} labels, its manifest says {labels.count}")
     return names
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a file. Raises InvalidManifest for all but a readable regular file: a FIFO waits for a writer."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidManifest(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InvalidManifest(f"can't read {path}: {error.strerror}") from error

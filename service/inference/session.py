@@ -1,13 +1,10 @@
 """ONNX Runtime sessions, and the proof that a model runs where it is said to.
 
-ONNX Runtime falls back to the CPU on its own in four ways: a provider missing from the build, a library that
-can't be loaded, an error while a session is made, an error while one runs. Each is closed off here, so that a
-session either runs every node on the providers it names or does not exist.
+ONNX Runtime falls back to the CPU on its own in four ways: a provider is missing from the build, a library can't be
+loaded, an error occurs while a session is made, an error occurs while a session runs. This module closes off all four,
+so that a session either runs every node on the providers that it was given or does not exist.
 """
 
-from __future__ import annotations
-
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,28 +14,27 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import DeviceUnavailable, InferenceFailed, InvalidManifest
-from service.inference.devices import openvino
-from service.inference.devices.providers import CPU, Provider
+
+Provider = tuple[str, dict[str, str]]  # ONNX Runtime's name of it, and its options
 
 
-class Session:
-    """One model on one device. ``run`` may be called from several threads at a time.
+class OnnxSession:
+    """One model on one device. Several threads may call ``run`` at a time.
 
-    ``provider`` is ONNX Runtime's name of where the model runs, and ``nodes`` counts the graph's nodes by provider as
-    ONNX Runtime assigned them.
+    ``provider`` is ONNX Runtime's name of where the model runs. ``nodes`` counts the graph's nodes by the provider to
+    which ONNX Runtime assigned them.
     """
 
-    def __init__(self, model: Path, providers: Sequence[Provider], threads: int) -> None:
-        """Load the ONNX file ``model``; on a CPU ``threads`` compute, the caller's among them.
+    def __init__(self, model: Path, providers: Sequence[Provider], options: ort.SessionOptions) -> None:
+        """Load the ONNX file ``model`` on ``providers``, the best first.
 
-        Raises DeviceUnavailable, or InvalidManifest for a bad file.
+        Raises DeviceUnavailable when they don't load it or don't run all of it. Raises InvalidManifest for a graph
+        with another input or output than the model repository's.
         """
-        self._session = _create(model, providers, threads)
+        self._session = _create(model, providers, options)
         self.provider: str = self._session.get_providers()[0]
         self.nodes = _nodes(self._session, providers)
-        shape = self._session.get_inputs()[0].shape  # ["batch", height, width, 3]
-        self.height, self.width = int(shape[1]), int(shape[2])
-        self.classes = int(self._session.get_outputs()[0].shape[1])
+        self.height, self.width, self.classes = _shape(self._session)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 ``[n, height, width, 3]`` RGB to float32 probabilities ``[n, classes]``, off the GIL."""
@@ -53,41 +49,30 @@ class Session:
         return probabilities
 
 
-@functools.cache
-def _share_arena() -> None:
-    """Make the CPU arena that all sessions of this process share; onnxruntime allows one."""
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, None)
-
-
-def _create(model: Path, providers: Sequence[Provider], threads: int) -> ort.InferenceSession:
-    names = [name for name, _ in providers]
+def session_options(threads: int) -> ort.SessionOptions:
+    """Return what every session is told. On a CPU ``threads`` compute, the caller's among them."""
     options = ort.SessionOptions()
-    if names == [openvino.PROVIDER]:
-        options.add_provider_for_devices([openvino.cpu()], providers[0][1])
-    elif missing := [name for name in names if name not in ort.get_available_providers()]:
-        raise DeviceUnavailable(f"this onnxruntime has no {missing[0]}")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # Long enough to bridge the gaps between operators, too short to take the cores from decoding after the last.
+    # Threads spin long enough to bridge the gaps between operators, and too short to take the cores from decoders.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
-    if providers == CPU:
-        # Memory planned by shape is kept for each batch size; without the plans all sizes and all models, which take
-        # turns, share one arena.
-        options.enable_mem_pattern = False
-        _share_arena()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-    else:
+    return options
+
+
+def _create(model: Path, providers: Sequence[Provider], options: ort.SessionOptions) -> ort.InferenceSession:
+    names = [name for name, _ in providers]
+    plugin = options.has_providers()  # then the options name the providers, which must not be named once more
+    if not plugin and (missing := [name for name in names if name not in ort.get_available_providers()]):
+        raise DeviceUnavailable(f"this onnxruntime has no {missing[0]}")
+    if "CPUExecutionProvider" not in names:
         # A node that the device can't run is an error, not a slow answer.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        # A plugin is in the options, and must not be named once more.
-        built_in = None if names == [openvino.PROVIDER] else list(providers)
-        session = ort.InferenceSession(str(model), options, providers=built_in, enable_fallback=0)
+        session = ort.InferenceSession(
+            str(model), options, providers=None if plugin else list(providers), enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
-        if providers == CPU:
-            raise InvalidManifest(f"onnxruntime can't load the model: {error}") from error
         raise DeviceUnavailable(f"{names[0]} can't load the model: {error}") from error
     session.disable_fallback()
     if session.get_providers()[0] != names[0]:
@@ -103,3 +88,19 @@ def _nodes(session: ort.InferenceSession, providers: Sequence[Provider]) -> dict
     if elsewhere or not nodes[first]:
         raise DeviceUnavailable(f"of the model's nodes not all run on {first}, but {dict(nodes)}")
     return dict(nodes)
+
+
+def _shape(session: ort.InferenceSession) -> tuple[int, int, int]:
+    """Return height, width and number of classes. Raises InvalidManifest for another input or no probabilities."""
+    inputs = [(found.name, found.type, found.shape) for found in session.get_inputs()]
+    outputs = {found.name: (found.type, found.shape) for found in session.get_outputs()}
+    match inputs, outputs:
+        case (
+            [("images", "tensor(uint8)", [_, int(height), int(width), 3])],
+            {"probabilities": ("tensor(float)", [_, int(classes)])},
+        ):
+            return height, width, classes
+    raise InvalidManifest(
+        f"the graph maps {inputs} to {outputs}, not images, uint8 [batch, height, width, 3], to probabilities, "
+        "float [batch, classes]; re-export the model"
+    )

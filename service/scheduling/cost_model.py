@@ -4,8 +4,6 @@
 ratios: it follows a machine that slows down under decoding or a neighbour, and one odd batch can't move it.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence

@@ -4,36 +4,29 @@ Decoders write straight into their row, and a batch is usually a slice of neighb
 copied between the decoder and the session.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+Pin = Callable[[NDArray[np.uint8]], None]
+
 
 class PixelSlab:
     """``rows`` images of uint8 ``[height, width, 3]``; a row belongs to whoever leased it until it is returned.
 
-    Batches run on one of ``devices`` each. ``pin``, if given, is called with each array that batches are taken from.
+    A batch runs on one of ``slots``. ``pin`` is called with each array that batches are taken from.
     """
 
     def __init__(
-        self,
-        rows: int,
-        max_batch_size: int,
-        height: int,
-        width: int,
-        devices: int = 1,
-        pin: Callable[[NDArray[np.uint8]], None] | None = None,
+        self, rows: int, max_batch_size: int, height: int, width: int, slots: int = 1, pin: Pin = lambda memory: None
     ) -> None:
         # The spare rows at the end let a batch at the edge be padded in place.
         self._pixels = np.zeros((rows + max_batch_size, height, width, 3), np.uint8)
-        self._gathered = [np.zeros((max_batch_size, height, width, 3), np.uint8) for _ in range(devices)]
-        if pin is not None:
-            for memory in (self._pixels, *self._gathered):
-                pin(memory)
+        self._gathered = [np.zeros((max_batch_size, height, width, 3), np.uint8) for _ in range(slots)]
+        for memory in (self._pixels, *self._gathered):
+            pin(memory)
         # First returned, first leased: rows go round in arrival order, which keeps batches contiguous.
         self._rows = rows
         self._free = deque(range(rows))
@@ -60,14 +53,14 @@ class PixelSlab:
         pixels: NDArray[np.uint8] = self._pixels[row]
         return pixels
 
-    def batch(self, rows: Sequence[int], size: int, device: int = 0) -> NDArray[np.uint8]:
+    def batch(self, rows: Sequence[int], size: int, slot: int = 0) -> NDArray[np.uint8]:
         """Return ``[size, height, width, 3]`` that starts with ``rows``; what pads it up to ``size`` is arbitrary.
 
-        A view when the rows are neighbours, else a copy that the next call for the same device overwrites.
+        A view when the rows are neighbours, else a copy that the next call for the same slot overwrites.
         """
         first = rows[0]
         if list(rows) == list(range(first, first + len(rows))):
             return self._pixels[first : first + size]
-        gathered = self._gathered[device]
+        gathered = self._gathered[slot]
         np.take(self._pixels, rows, axis=0, out=gathered[: len(rows)], mode="clip")
         return gathered[:size]

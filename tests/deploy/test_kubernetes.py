@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.metrics import Metrics
+from service.runtime import Runtime
 from service.settings import Settings
 
 FOLDER = Path("docker/kubernetes")
@@ -77,4 +77,4 @@ def test_the_autoscaler_and_its_adapter_use_a_metric_of_the_server() -> None:
     (rule,) = manifest("prometheus-adapter.yaml")["rules"]["custom"]
     name = metric["pods"]["metric"]["name"]
     assert rule["seriesQuery"].startswith(f"{name}{{")
-    assert name in {family.name for family in Metrics().registry.collect()}
+    assert name in {family.name for family in Runtime(Settings()).metrics.registry.collect()}

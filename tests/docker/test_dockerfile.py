@@ -17,13 +17,15 @@ STAGES = {
         r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", Path("docker/Dockerfile").read_text(), re.MULTILINE | re.DOTALL
     )
 }
-ADMITTED = {line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")}
+IGNORE = Path(".dockerignore").read_text().splitlines()
+ADMITTED = {line[1:] for line in IGNORE if line.startswith("!")}
 
 
 def sources(stage: str) -> list[str]:
     """Return what a stage copies from the build context."""
     copies = re.findall(r"^COPY (?!--from)(.+) \S+$", STAGES[stage], re.MULTILINE)
-    return [source for copy in copies for source in copy.split()]
+    found = [str(path) for copy in copies for source in copy.split() for path in sorted(Path().glob(source))]
+    return [path for path in found if path not in IGNORE]
 
 
 def pins(requirements: str) -> dict[str, str]:
@@ -33,7 +35,10 @@ def pins(requirements: str) -> dict[str, str]:
 
 def test_what_is_copied_exists_and_is_let_into_the_build_context() -> None:
     copied = {Path(source) for stage in STAGES for source in sources(stage)}
-    assert {source for source in copied if not source.exists()} == set()
+    copies = [
+        source for text in STAGES.values() for source in re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE)
+    ]
+    assert [source for source in copies if not list(Path().glob(source))] == []
     admitted = {folder: {source for source in copied if source.is_relative_to(folder)} for folder in ADMITTED}
     assert set().union(*admitted.values()) == copied
     assert all(admitted.values())
@@ -41,7 +46,9 @@ def test_what_is_copied_exists_and_is_let_into_the_build_context() -> None:
 
 @pytest.mark.parametrize("image", ["service", "service-gpu"])
 def test_a_service_image_holds_the_server_and_its_locked_requirements(image: str) -> None:
-    assert sources(image) == ["service"]
+    assert sources(image)[0] == "service"
+    measuring = {str(path) for path in Path("bench").glob("*.py")} - {"bench/rewrites.py"}
+    assert set(sources(image)[1:]) == measuring  # neither what needs PyTorch nor Locust
     (packages,) = re.findall(r"^COPY --from=(\S+) /venv /venv$", STAGES[image], re.MULTILINE)
     assert sources(packages) == [f"requirements/{image}.txt"]
     assert f"--require-hashes -r requirements/{image}.txt" in STAGES[packages]
@@ -49,13 +56,25 @@ def test_a_service_image_holds_the_server_and_its_locked_requirements(image: str
 
 def test_the_locust_image_holds_all_that_its_command_reads(tmp_path: Path) -> None:
     for source in sources("locust"):
+        copy = shutil.copytree if Path(source).is_dir() else shutil.copy
         (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, tmp_path / source)
+        copy(source, tmp_path / source)
     (entrypoint,) = re.findall(r"^ENTRYPOINT (.+)$", STAGES["locust"], re.MULTILINE)
     _, *arguments = json.loads(entrypoint)
     command = [sys.executable, *arguments, "--list"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.stdout.split() == ["Available", "Users:", "Visitor"], done.stderr
+
+
+def test_the_service_image_measures_with_what_it_holds(tmp_path: Path) -> None:
+    for source in sources("service"):
+        copy = shutil.copytree if Path(source).is_dir() else shutil.copy
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        copy(source, tmp_path / source)
+    command = [sys.executable, "-m", "bench", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S603
+    offered = set(re.findall(r"^    (\w+) ", done.stdout, re.MULTILINE))
+    assert offered == {"limits", "service", "load"}
 
 
 @pytest.mark.parametrize("requirements", ["service.txt", "service-gpu.txt", "locust.txt"])

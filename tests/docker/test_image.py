@@ -45,14 +45,14 @@ def test_it_says_what_it_is(image: dict[str, Any]) -> None:
     assert labels["org.opencontainers.image.revision"]
 
 
-def test_it_holds_only_what_serving_needs() -> None:
+def test_it_holds_only_what_serving_and_measuring_need() -> None:
     done = python(
         "import importlib.util as u, os, shutil\n"
-        "modules = 'service onnxruntime torch onnx models export tests'.split()\n"
+        "modules = 'service bench onnxruntime torch onnx models export tests'.split()\n"
         "print([name for name in modules if u.find_spec(name)], os.listdir('/models'))\n"
         "print([tool for tool in ('gcc', 'cc', 'make', 'git', '/venv/bin/pip') if shutil.which(tool)])"
     )
-    assert done.stdout.splitlines() == ["['service', 'onnxruntime'] []", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["['service', 'bench', 'onnxruntime'] []", "[]"], done.stderr
 
 
 def test_it_runs_as_nobody_and_can_write_nowhere() -> None:

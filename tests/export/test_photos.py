@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.photos import Photo, all_photos, labelled_photos, normalise, preprocess, random_crops
+from export.photos import (
+    Photo,
+    all_photos,
+    labelled_photos,
+    normalise,
+    preprocess,
+    random_crops,
+    write_labelled_photos,
+)
 from models.spec import Preprocessing
 
 
@@ -15,6 +23,12 @@ def test_labelled_photos(kitchenware_photos: list[tuple[Path, str | None]]) -> N
     expected = [Photo(path.stem, path.read_bytes(), label) for path, label in kitchenware_photos if label is not None]
     assert len(expected) == 9
     assert labelled_photos() == expected
+
+
+def test_labelled_photos_as_a_folder(photos: list[Photo], tmp_path: Path) -> None:
+    write_labelled_photos(tmp_path)
+    written = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*.jpg")}
+    assert written == {f"{photo.label}/{photo.name}.jpg": photo.data for photo in photos}
 
 
 def coordinates(width: int, height: int) -> Image.Image:

@@ -66,16 +66,9 @@ def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert available_cpus() == len(os.sched_getaffinity(0))
 
 
-def test_streams_share_the_cpus_threads() -> None:
-    for device in ("auto", "cpu", "openvino"):
-        assert Settings(device=device, threads=4).batches_at_a_time == 2
-        assert Settings(device=device, threads=1).batches_at_a_time == 1
-        assert Settings(device=device, threads=4, streams=1).batches_at_a_time == 1
-
-
-def test_gpus_run_a_batch_each() -> None:
-    assert Settings(device="cuda", threads=4).batches_at_a_time == 1
-    assert Settings(device="cuda", device_ids="0,1").batches_at_a_time == 2
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERCEPTION_HOST", "")
+    assert Settings().host == "127.0.0.1"
 
 
 def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +28,9 @@ from opentelemetry.trace import StatusCode
 
 from service import tracing
 from service.errors import InferenceFailed
-from service.scheduling.batch_queue import Priority
 from tests.server import serving
-from tests.service.scheduling.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
+from tests.service.scheduling.gated_session import GatedSession, ask, batching
+from tests.service.scheduling.gated_session import serving as serving_a_fake
 
 CLIENTS = 8
 PHOTOS = 3  # in one request
@@ -148,7 +147,7 @@ async def test_a_batch_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, anyi
     session = GatedSession()
     session.result = broken
     session.gate.release()
-    one = lane(session)
+    one = serving_a_fake(session)
     with recording(monkeypatch) as spans:
         async with batching(one) as batcher:
             with pytest.raises(InferenceFailed):
@@ -164,7 +163,7 @@ async def test_an_image_given_up_ends_in_the_stage_it_was_in(
     monkeypatch: pytest.MonkeyPatch, anyio_backend: str
 ) -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving_a_fake(session)
     with recording(monkeypatch) as spans:
         async with batching(one) as batcher:
             first = asyncio.create_task(ask(batcher, one, 1))
@@ -228,51 +227,3 @@ def test_missing_packages_are_named() -> None:
     done = subprocess.run([sys.executable, "-c", without], env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 1
     assert "StartupError: traces need opentelemetry.sdk.trace: pip install" in done.stderr
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_client_that_leaves_as_its_image_starts_leaves_no_stage_open(
-    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
-) -> None:
-    whole = GatedSession()
-    one = lane(GatedSession(), GatedSession(), whole=whole)
-    with recording(monkeypatch) as spans:
-        async with batching(one) as batcher:
-            with batcher.admit(one, asyncio.get_running_loop().time() + 1000.0, Priority.NORMAL) as lone:
-                running = asyncio.create_task(lone.run(lambda pixels: pixels.fill(1)))
-                await asyncio.sleep(0)
-                assert whole.entered.acquire(timeout=PATIENCE_S)  # blocks the loop, which learns nothing
-            await asyncio.wait([running])
-            whole.gate.release()
-            await until(lambda: len(spans.get_finished_spans()) == 2 and len(batcher._idle) == 2)
-            names = [span.name for span in spans.get_finished_spans()]
-    assert names == ["decode", "batch"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_stages_of_an_image_with_a_head_start_are_of_when_it_ran(
-    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
-) -> None:
-    """The loop knows of it only after the end."""
-    whole, ran = GatedSession(), list[int]()
-
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        ran.append(time.time_ns())
-        return GatedSession.echo(images)
-
-    whole.result = run
-    whole.gate.release()
-    one = lane(GatedSession(), GatedSession(), whole=whole)
-    with recording(monkeypatch) as spans:
-        async with batching(one) as batcher:
-            await ask(batcher, one, 1)
-            await until(lambda: len(spans.get_finished_spans()) == 4)
-            of = {span.name: span for span in spans.get_finished_spans()}
-    assert of.keys() == {"decode", "queue", "infer", "batch"}
-    for before, after in (("decode", "queue"), ("queue", "infer")):
-        assert (of[before].start_time or 0) <= (of[after].start_time or 0)
-    assert (of["decode"].end_time or 0) <= ran[0]
-    for name in ("infer", "batch"):
-        assert (of[name].start_time or 0) <= ran[0] <= (of[name].end_time or 0)

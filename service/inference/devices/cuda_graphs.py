@@ -1,13 +1,11 @@
 """CUDA graphs: the kernels of a batch recorded once and then launched as one, which spares the CPU every launch.
 
 What onnxruntime asks for:
-- A graph reads and writes where it did when recorded, so each batch size has arrays of its own on the device.
-- A graph belongs to the thread that recorded it, so that one thread records and replays them all.
-- A buffer of the session that grows moves, away from earlier graphs. So the largest size is recorded first, and all
-  are before any answer counts.
+- A graph reads and writes where it did when it was recorded. So each batch size has arrays of its own on the device.
+- A graph belongs to the thread that recorded it. So one thread records and replays all graphs of a session.
+- A buffer of the session that grows moves away from where earlier graphs read and write. So the largest size is
+  recorded first, and every size is recorded before any answer counts.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.errors import DeviceUnavailable
-from service.inference.devices.providers import Device, Provider
-from service.inference.session import Session
+from service.inference.session import OnnxSession, Provider
 
 
 class _Batch(NamedTuple):
@@ -29,24 +26,24 @@ class _Batch(NamedTuple):
     options: ort.RunOptions
 
 
-class CudaGraphs(Session):
+class CudaGraphs(OnnxSession):
     """A session that replays a graph for each of the fixed batch sizes, and runs no other."""
 
     def __init__(
         self,
         model: Path,
         providers: Sequence[Provider],
-        threads: int,
+        options: ort.SessionOptions,
         sizes: Sequence[int],
-        device: Device,
+        device: str,
         device_id: int,
     ) -> None:
         """Load ``model`` and record a batch of each of ``sizes`` on the device that ``providers`` run on.
 
-        Raises what Session does, and DeviceUnavailable when recording fails. A CPU records nothing; all else is the
-        same there.
+        Raises what OnnxSession does, and DeviceUnavailable when recording fails. A CPU records nothing; all else is
+        the same there.
         """
-        super().__init__(model, providers, threads)
+        super().__init__(model, providers, options)
         self._batches: dict[int, _Batch] = {}
         self._thread = ThreadPoolExecutor(1, "cuda-graphs")
         try:
@@ -55,10 +52,10 @@ class CudaGraphs(Session):
             raise DeviceUnavailable(f"{self.provider} can't record the model as CUDA graphs: {error}") from error
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Do as Session does, for ``n`` among the sizes; KeyError for another."""
+        """Do as OnnxSession does, for ``n`` among the sizes; KeyError for another."""
         return self._thread.submit(self._replay, images).result()
 
-    def _record(self, sizes: Sequence[int], device: Device, device_id: int) -> None:
+    def _record(self, sizes: Sequence[int], device: str, device_id: int) -> None:
         for size in sorted(sizes, reverse=True):
             blank = np.zeros((size, self.height, self.width, 3), np.uint8)
             images = ort.OrtValue.ortvalue_from_shape_and_type(blank.shape, np.uint8, device, device_id)

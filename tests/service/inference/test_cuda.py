@@ -15,7 +15,8 @@ import onnxruntime as ort
 import pytest
 
 from service.errors import DeviceUnavailable
-from service.inference.devices import cuda
+from service.inference.devices import DEVICES
+from service.settings import Settings
 
 DRIVER = {"libcuda.so.1"}
 TOOLKIT = {"libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"}
@@ -88,41 +89,41 @@ def test_each_missing_piece_is_named_with_its_cure(
 ) -> None:
     machine(libraries)
     with pytest.raises(DeviceUnavailable, match=told):
-        cuda.check([0])
+        DEVICES["cuda"].check(Settings(device="cuda"))
     assert capsys.readouterr().out == ""
 
 
 def test_tensorrt_needs_its_own_library(machine: Callable[..., Runtime]) -> None:
     machine(DRIVER | TOOLKIT | CUDNN)
-    cuda.check([0])
+    DEVICES["cuda"].check(Settings(device="cuda"))
     with pytest.raises(DeviceUnavailable, match=r"^no TensorRT 10 \(libnvinfer.so.10, libnvonnxparser.so.10\)"):
-        cuda.check([0], tensorrt=True)
+        DEVICES["tensorrt"].check(Settings(device="tensorrt"))
 
 
 @pytest.mark.parametrize(("code", "told"), [(35, "580 or newer"), (100, "nvidia-smi"), (999, "error 999")])
 def test_what_cuda_itself_refuses_is_told_in_its_words(machine: Callable[..., Runtime], code: int, told: str) -> None:
     machine(DRIVER | TOOLKIT | CUDNN, code=code)
     with pytest.raises(DeviceUnavailable, match=f"what CUDA says.*{told}"):
-        cuda.check([0])
+        DEVICES["cuda"].check(Settings(device="cuda"))
 
 
 def test_a_gpu_that_is_not_there(machine: Callable[..., Runtime]) -> None:
     machine(DRIVER | TOOLKIT | CUDNN, gpus=2)
-    cuda.check([0, 1])
+    DEVICES["cuda"].check(Settings(device="cuda", device_ids="0,1"))
     with pytest.raises(DeviceUnavailable, match="device_ids has GPU 2, but there are 2"):
-        cuda.check([0, 2])
+        DEVICES["cuda"].check(Settings(device="cuda", device_ids="0,2"))
 
 
 def test_a_build_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "cuda_version", "")
     with pytest.raises(DeviceUnavailable, match=r"requirements/service-gpu.txt in place of service.txt"):
-        cuda.check([0])
+        DEVICES["cuda"].check(Settings(device="cuda"))
 
 
 def test_memory_is_pinned_as_long_as_it_lives(machine: Callable[..., Runtime]) -> None:
     runtime = machine(TOOLKIT)
     memory = np.zeros(100, np.uint8)
-    cuda.pin(memory)
+    DEVICES["cuda"].pin(memory)
     assert runtime.pinned == {memory.ctypes.data: 100}
     row = memory[10:]
     del memory
@@ -134,4 +135,4 @@ def test_memory_is_pinned_as_long_as_it_lives(machine: Callable[..., Runtime]) -
 def test_memory_that_cuda_does_not_pin_is_an_error(machine: Callable[..., Runtime]) -> None:
     machine(TOOLKIT, code=2)
     with pytest.raises(DeviceUnavailable, match="cudaHostRegister: what CUDA says"):
-        cuda.pin(np.zeros(100, np.uint8))
+        DEVICES["cuda"].pin(np.zeros(100, np.uint8))

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import DeviceUnavailable
+from service.inference.devices import cpu
 from service.inference.devices.cuda_graphs import CudaGraphs
-from service.inference.devices.providers import CPU
-from service.inference.session import Session
+from service.inference.session import session_options
 
 SIZES = [1, 6, 3]
 
@@ -27,7 +27,7 @@ def xception(model_repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(xception: Path) -> CudaGraphs:
-    return CudaGraphs(xception, CPU, 2, SIZES, "cpu", 0)
+    return CudaGraphs(xception, cpu.PROVIDERS, session_options(2), SIZES, "cpu", 0)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def batch() -> Callable[[int], NDArray[np.uint8]]:
 def test_each_size_answers_as_a_plain_session_does(
     graphs: CudaGraphs, xception: Path, batch: Callable[[int], NDArray[np.uint8]]
 ) -> None:
-    plain = Session(xception, CPU, threads=2)
+    plain = cpu.session(xception, threads=2)
     for size in (3, 1, 6, 1, 3):
         images = batch(size)
         np.testing.assert_allclose(graphs.run(images), plain.run(images), atol=1e-6)
@@ -69,7 +69,7 @@ def test_one_thread_records_the_largest_size_first_and_replays_for_all_threads(
         run(session, binding, options)
 
     monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", watched)
-    graphs = CudaGraphs(xception, CPU, 2, SIZES, "cpu", 0)
+    graphs = CudaGraphs(xception, cpu.PROVIDERS, session_options(2), SIZES, "cpu", 0)
     graphs.run(batch(1))
     with ThreadPoolExecutor(1) as another:
         another.submit(graphs.run, batch(3)).result()
@@ -85,4 +85,4 @@ def test_a_model_that_cannot_be_recorded_is_an_error(xception: Path, monkeypatch
 
     monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", fails)
     with pytest.raises(DeviceUnavailable, match="can't record the model as CUDA graphs: operation not permitted"):
-        CudaGraphs(xception, CPU, 2, SIZES, "cpu", 0)
+        CudaGraphs(xception, cpu.PROVIDERS, session_options(2), SIZES, "cpu", 0)

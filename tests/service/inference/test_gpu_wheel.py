@@ -13,8 +13,9 @@ import pytest
 
 from service.errors import DeviceUnavailable
 from service.inference.devices import cuda
-from service.inference.devices.providers import execution_providers
-from service.inference.session import Session
+from service.inference.devices.device import Graph
+from service.inference.devices.tensorrt import TensorRt
+from service.inference.session import OnnxSession, session_options
 from service.settings import Settings
 
 pytestmark = [
@@ -27,14 +28,15 @@ OPEN = """
 import sys
 from pathlib import Path
 import onnxruntime
-from service.inference.devices.providers import execution_providers
-from service.inference.session import Session
+from service.inference.devices import cuda
+from service.inference.session import OnnxSession, session_options
 from service.settings import Settings
 onnxruntime.preload_dlls()
 settings = Settings(device="cuda", cuda_graphs=True, gpu_memory_limit_mb=1000)
-((name, options),) = execution_providers("cuda", 0, settings, precision="fp16", height=299, width=299)
+name, options = cuda.provider(0, settings)
 del options["device_id"]  # read with the others, and refused where there is no GPU
-Session(Path(sys.argv[1]), [(name, options | dict(argument.split("=") for argument in sys.argv[2:]))], 1)
+options |= dict(argument.split("=") for argument in sys.argv[2:])
+OnnxSession(Path(sys.argv[1]), [(name, options)], session_options(1))
 """
 
 
@@ -72,9 +74,8 @@ def test_onnxruntime_by_itself_goes_on_without_a_gpu(xception: Path) -> None:
 
 
 def test_our_session_does_not(xception: Path) -> None:
-    providers = execution_providers("cuda", 0, Settings(), precision="fp32", height=299, width=299)
     with pytest.raises(DeviceUnavailable, match=r"CUDAExecutionProvider can't load the model.*default CPU EP"):
-        Session(xception, providers, threads=1)
+        OnnxSession(xception, [cuda.provider(0, Settings())], session_options(1))
 
 
 def test_with_all_its_wheels_only_the_driver_is_missing() -> None:
@@ -103,7 +104,7 @@ def test_a_driver_too_old_is_told_by_cuda(stub_driver: Path) -> None:
 def test_without_a_driver_cuda_pins_no_memory() -> None:
     ort.preload_dlls()
     with pytest.raises(DeviceUnavailable, match="cudaHostRegister: CUDA driver version is insufficient"):
-        cuda.pin(np.zeros(4096, np.uint8))
+        cuda.Cuda().pin(np.zeros(4096, np.uint8))
 
 
 def test_onnxruntime_knows_the_cuda_options(xception: Path, stub_driver: Path) -> None:
@@ -120,6 +121,6 @@ def test_the_tensorrt_options_are_names_that_its_provider_has(tmp_path: Path, mo
     """It can't be loaded without TensorRT, so that its own reading of them is not tested."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where the engines' cache is made
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
-    (_, options), _ = execution_providers("tensorrt", 0, Settings(), precision="fp16", height=299, width=299)
+    (_, options), _ = TensorRt().providers(Graph(Path("fp16.onnx"), "fp16", height=299, width=299), 0, Settings())
     content = library.read_bytes()
     assert [name for name in options if name.encode() not in content] == []

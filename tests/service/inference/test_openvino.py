@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from numpy.typing import NDArray
 
 from service.budget import Budget
 from service.errors import DeviceUnavailable
-from service.inference.devices import openvino
-from service.inference.devices.providers import CPU
+from service.inference.devices import cpu, openvino
 from service.inference.image import decode
 from service.inference.manifest import read_manifest
 from service.inference.placement import Placement, place
-from service.inference.session import Session
 from service.settings import Settings
 from tests.over_http.exchange import classify, label_of
 from tests.server import serving
@@ -29,7 +26,7 @@ from tests.server import serving
 
 def _refusal() -> str | None:
     try:
-        openvino.cpu()
+        openvino.supported_cpu()
     except DeviceUnavailable as error:
         return str(error)
     return None
@@ -67,27 +64,15 @@ def test_answers_are_the_cpus(
     folder: Path, cache: Path, photos: NDArray[np.uint8], precision: str, least: float, most: float
 ) -> None:
     ours = placed(folder, cache, device="openvino", precision=precision)
-    session = ours.sessions[0]
+    (session,) = ours.sessions
     assert (ours.precision, ours.provider) == (precision, openvino.PROVIDER)
     assert set(ours.nodes) == {openvino.PROVIDER}
     file = "fp32" if precision == "bf16" else precision
-    expected = Session(folder / f"{file}.onnx", CPU, threads=2).run(photos)
+    expected = cpu.session(folder / f"{file}.onnx", threads=2).run(photos)
     for size in (3, 1, 2):
         found = session.run(photos[:size])
         assert np.array_equal(found.argmax(1), expected[:size].argmax(1))
         assert least <= np.abs(found - expected[:size]).max() <= most
-
-
-@with_openvino
-def test_streams_run_at_a_time_in_one_session(folder: Path, cache: Path, photos: NDArray[np.uint8]) -> None:
-    ours = placed(folder, cache, device="openvino", precision="int8", streams=2, threads=2)
-    stream, same = ours.streams
-    assert stream is same
-    (whole,) = ours.sessions
-    expected = whole.run(photos)
-    with ThreadPoolExecutor(2) as at_a_time:
-        for found in at_a_time.map(stream.run, [photos] * 6):
-            assert np.abs(found - expected).max() < 1e-4
 
 
 @with_openvino
@@ -103,10 +88,10 @@ def test_what_is_compiled_is_kept_for_each_set_of_weights(
     mapped = np.memmap(data, np.float32, "r+", offset, (6, 100))
     mapped[:] = mapped[::-1].copy()
     mapped.flush()
-    kept = [(openvino.PROVIDER, openvino.options(2, 1, "fp32", tmp_path / "cache"))]
+    told = openvino.provider_options(2, "fp32", tmp_path / "cache")
     for file, blobs in ((folder / "fp32.onnx", 1), (changed, 2), (folder / "fp32.onnx", 2)):
-        found = Session(file, kept, threads=2).run(photos)
-        assert np.abs(found - Session(file, CPU, threads=2).run(photos)).max() < 1e-4
+        found = openvino.session(file, 2, told).run(photos)
+        assert np.abs(found - cpu.session(file, threads=2).run(photos)).max() < 1e-4
         assert len(list((tmp_path / "cache").glob("*.blob"))) == blobs
 
 
@@ -137,11 +122,11 @@ def test_a_server_says_that_it_computes_in_bf16(
 
 
 def test_what_it_is_told(tmp_path: Path) -> None:
-    assert openvino.options(3, 2, "int8", tmp_path) == {
-        "load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3", "NUM_STREAMS": "2", '
+    assert openvino.provider_options(3, "int8", tmp_path) == {
+        "load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "3", "NUM_STREAMS": "1", '
         f'"ENABLE_CPU_PINNING": "NO", "CACHE_DIR": "{tmp_path}"}}}}'
     }
-    told = openvino.options(1, 1, "bf16", None)["load_config"]
+    told = openvino.provider_options(1, "bf16", None)["load_config"]
     assert '"INFERENCE_PRECISION_HINT": "bf16"' in told
     assert "CACHE_DIR" not in told
 

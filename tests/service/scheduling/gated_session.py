@@ -1,4 +1,4 @@
-"""A batcher whose session waits at a gate: the fake only decides when a batch ends, and how."""
+"""A batcher whose sessions wait at a gate: the fake only decides when a batch ends, and how."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.metrics import Metrics
-from service.scheduling.admission import Admission, Answer, Lane, Runs
+from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import BatchQueue, Priority
-from service.scheduling.batcher import Batcher
+from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
+from service.scheduling.scheduler import Model
 
 PATIENCE_S = 10.0  # a test that hangs fails after this
 
@@ -32,6 +33,10 @@ class GatedSession:
     @staticmethod
     def echo(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return images[:, 0, 0, :1].astype(np.float32)
+
+    @staticmethod
+    def crash(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("out of memory")
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.batches.append(images[:, 0, 0, 0].tolist())
@@ -60,12 +65,6 @@ class GatedDecoder:
         assert await asyncio.to_thread(self.entered.wait, PATIENCE_S)
 
 
-def probe(session: Runs) -> None:
-    """Fail as the session does."""
-    assert isinstance(session, GatedSession)
-    session.result(np.zeros((1, 1, 1, 3), np.uint8))
-
-
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until what a decoder or the session does in its thread shows."""
     async with asyncio.timeout(PATIENCE_S):
@@ -73,36 +72,36 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def lane(
-    *sessions: GatedSession,
-    whole: GatedSession | None = None,
-    devices: int = 0,
-    max_queue: int = 20,
-    rows: int = 40,
-    seconds: float = 0.001,
-) -> Lane:
+def serving(*sessions: GatedSession, max_queue: int = 20, rows: int = 40, seconds: float = 0.001) -> Served:
+    """A model with a session for each slot."""
     cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
-    pixels = PixelSlab(rows, 8, 1, 1, devices=devices or len(sessions))
-    queue = BatchQueue[Admission](cost, max_queue)
-    return Lane("fake", sessions, queue, pixels, probe, whole=whole, head_starts=True)
+    model = Model("fake", sessions, BatchQueue(cost, max_queue))
+
+    def probe() -> None:
+        for session in sessions:
+            session.result(np.zeros((1, 1, 1, 3), np.uint8))
+
+    return Served(model, PixelSlab(rows, 8, 1, 1, slots=len(sessions)), probe)
 
 
 @asynccontextmanager
-async def batching(*lanes: Lane, decode_threads: int = 2, devices: int = 0) -> AsyncIterator[Batcher]:
-    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001, devices=devices or len(lanes[0].sessions))
-    for one in lanes:
+async def batching(*models: Served, decode_threads: int = 2) -> AsyncIterator[Batcher]:
+    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001)
+    for one in models:
         batcher.add(one)
-    yield batcher
-    for one in lanes:
-        for session in (*one.sessions, *([one.whole] if one.whole else [])):
-            assert isinstance(session, GatedSession)
-            session.gate.release(1000)
-    await asyncio.to_thread(batcher.close)
+    try:
+        yield batcher
+    finally:
+        for one in models:
+            for session in one.model.sessions:
+                assert isinstance(session, GatedSession)
+                session.gate.release(1000)
+        await asyncio.to_thread(batcher.close)
 
 
 async def ask(
     batcher: Batcher,
-    to: Lane,
+    to: Served,
     value: int,
     *,
     priority: Priority = Priority.NORMAL,
@@ -112,14 +111,12 @@ async def ask(
         pixels[...] = value
 
     deadline = asyncio.get_running_loop().time() + 1000.0
-    with batcher.admit(to, deadline, priority) as admission:
-        return await admission.run(decode or fill)
+    return await batcher.classify(to, decode or fill, deadline, priority)
 
 
-async def queued(batcher: Batcher, to: Lane, *values: int) -> list[asyncio.Task[Answer]]:
+async def queued(batcher: Batcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:
     """Start a request for each value, and return once all are decoded and wait for a batch."""
-    batcher.catch_up()  # or an image that runs would count as one that waits
-    decoded = len(to.queue) + len(values)
+    decoded = len(to.model.queue) + len(values)
     tasks = [asyncio.ensure_future(ask(batcher, to, value)) for value in values]
-    await until(lambda: sum(ticket.decoded for ticket in to.queue._waiting) == decoded)
+    await until(lambda: to.model.queue.ready == decoded)
     return tasks

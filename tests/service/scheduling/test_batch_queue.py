@@ -7,23 +7,21 @@ from service.scheduling.batch_queue import BatchQueue, Priority, Ticket
 from service.scheduling.cost_model import CostModel
 
 
-def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1, alone: float = 1.0) -> BatchQueue[Ticket]:
-    return BatchQueue(CostModel({size: a + b * size for size in (1, 2, 4, 8)}), max_size, alone)
+def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1) -> BatchQueue:
+    return BatchQueue(CostModel({size: a + b * size for size in (1, 2, 4, 8)}), max_size)
 
 
 def offered(
-    to: BatchQueue[Ticket], *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, alone: bool = False
+    to: BatchQueue, *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, wait: float = 0.0
 ) -> Ticket:
-    ticket = Ticket(deadline, priority)
-    to.offer(ticket, now=0.0, wait=0.0, alone=alone)
+    ticket, _ = to.offer(deadline, priority, now=0.0, wait=wait)
     ticket.decoded = True
     return ticket
 
 
 def test_undecoded_tickets_wait() -> None:
     waiting = queue()
-    ticket = Ticket(deadline=100.0)
-    waiting.offer(ticket, now=0.0, wait=0.0)
+    ticket, _ = waiting.offer(100.0, Priority.NORMAL, now=0.0, wait=0.0)
     assert not waiting.ready
     assert waiting.take(0.0) == ([], 0, [])
     ticket.decoded = True
@@ -48,7 +46,7 @@ def test_a_full_queue_refuses() -> None:
     offered(waiting)
     offered(waiting)
     with pytest.raises(QueueFull) as refused:
-        waiting.offer(Ticket(100.0), now=0.0, wait=3.5)
+        offered(waiting, wait=3.5)
     assert refused.value.retry_after == 3.5
     assert len(waiting) == 2
 
@@ -57,8 +55,8 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
     waiting = queue(max_size=3)
     first, last = offered(waiting, priority=Priority.LOW), offered(waiting, priority=Priority.LOW)
     normal = offered(waiting)
-    high = Ticket(100.0, Priority.HIGH)
-    assert waiting.offer(high, now=0.0, wait=0.0) == [last]
+    high, shed = waiting.offer(100.0, Priority.HIGH, now=0.0, wait=0.0)
+    assert shed == [last]
     high.decoded = True
     assert waiting.take(0.0).tickets == [high, normal, first]
 
@@ -66,37 +64,14 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
 def test_what_cannot_make_it_is_refused_on_arrival() -> None:
     waiting = queue()
     with pytest.raises(DeadlineUnmeetable, match=r"0\.1 s past"):
-        waiting.offer(Ticket(deadline=3.3), now=0.0, wait=2.0)
-    waiting.offer(Ticket(deadline=3.5), now=0.0, wait=2.0)
-
-
-def test_a_lone_image_may_take_less_than_one_beside_others() -> None:
-    waiting = queue(alone=0.5)  # of 1.1
-    with pytest.raises(DeadlineUnmeetable):
-        offered(waiting, deadline=0.5, alone=True)
-    with pytest.raises(DeadlineUnmeetable):
-        offered(waiting, deadline=0.6)
-    in_time = offered(waiting, deadline=0.6, alone=True)
-    assert waiting.take(0.0, alone=True) == ([in_time], 1, [])
-    late = offered(waiting, deadline=0.6, alone=True)
-    assert waiting.take(0.1, alone=True) == ([], 0, [late])
-    beside_others = offered(waiting, deadline=0.6, alone=True)
-    assert waiting.take(0.0) == ([], 0, [beside_others])
-
-
-def test_a_stream_takes_its_share() -> None:
-    waiting = queue(a=0.0, b=1.0)
-    tickets = [offered(waiting) for _ in range(20)]
-    assert waiting.take(0.0, streams=2) == (tickets[:8], 8, [])  # ten would be too many
-    assert waiting.take(0.0, streams=2) == (tickets[8:12], 4, [])  # six would be padded to eight
-    assert waiting.take(0.0, streams=4) == (tickets[12:14], 2, [])
-    assert waiting.take(0.0, streams=6) == (tickets[14:15], 1, [])
+        offered(waiting, deadline=3.3, wait=2.0)
+    offered(waiting, deadline=3.5, wait=2.0)
 
 
 def test_check_changes_nothing() -> None:
     waiting = queue(max_size=1)
     low = offered(waiting, priority=Priority.LOW)
-    assert waiting.check(Ticket(100.0), now=0.0, wait=0.0) == [low]
+    assert waiting.check(100.0, Priority.NORMAL, now=0.0, wait=0.0) == [low]
     assert len(waiting) == 1
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import DeadlineExceeded, QueueFull
+from service.errors import DeadlineExceeded, InvalidImage, QueueFull
 from service.scheduling.batch_queue import Priority
-from tests.service.scheduling.gated_session import GatedDecoder, GatedSession, ask, batching, lane, queued, until
+from tests.service.scheduling.gated_session import GatedDecoder, GatedSession, ask, batching, queued, serving, until
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_idle_starts_at_once_and_grows_only_while_busy() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
@@ -34,7 +34,7 @@ async def test_idle_starts_at_once_and_grows_only_while_busy() -> None:
 
 async def test_a_cancelled_request_leaves_its_batch_mates_alone() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
@@ -50,7 +50,7 @@ async def test_a_cancelled_request_leaves_its_batch_mates_alone() -> None:
 
 async def test_a_row_is_not_reused_while_a_batch_reads_it() -> None:
     session = GatedSession()
-    one = lane(session, rows=1)
+    one = serving(session, rows=1)
     async with batching(one) as batcher:
         gone = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
@@ -66,7 +66,7 @@ async def test_a_row_is_not_reused_while_a_batch_reads_it() -> None:
 
 async def test_a_row_is_not_reused_while_a_decoder_writes_it() -> None:
     session = GatedSession()
-    one = lane(session, rows=1)
+    one = serving(session, rows=1)
     slow = GatedDecoder()
 
     async with batching(one) as batcher:
@@ -82,7 +82,7 @@ async def test_a_row_is_not_reused_while_a_decoder_writes_it() -> None:
 
 async def test_a_client_gone_before_its_turn_is_never_decoded() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
     slow = GatedDecoder()
     decoded: list[NDArray[np.uint8]] = []
 
@@ -102,23 +102,24 @@ async def test_a_client_gone_before_its_turn_is_never_decoded() -> None:
 
 async def test_what_the_queue_drops_is_answered_then() -> None:
     session = GatedSession()
-    one = lane(session, seconds=0.5)
+    one = serving(session, seconds=0.5)
     loop = asyncio.get_running_loop()
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
-        with batcher.admit(one, loop.time() + 1000.0, Priority.NORMAL) as admission:
-            admission.deadline = loop.time()  # as if it had waited until now
-            session.gate.release()
-            with pytest.raises(DeadlineExceeded):
-                await admission.run(lambda _: None)
+        (late,) = await queued(batcher, one, 2)
+        *_, ticket = batcher._admissions
+        ticket.deadline = loop.time()  # as if it had waited until now
+        session.gate.release()
+        with pytest.raises(DeadlineExceeded):
+            await late
         await first
     assert session.batches == [[1]]
 
 
 async def test_a_shed_request_is_told_so() -> None:
     session = GatedSession()
-    one = lane(session, max_queue=1)
+    one = serving(session, max_queue=1)
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
@@ -134,7 +135,7 @@ async def test_a_shed_request_is_told_so() -> None:
 
 async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
     session = GatedSession()
-    one = lane(session, max_queue=2)
+    one = serving(session, max_queue=2)
     slow = GatedDecoder()
     decoded: list[NDArray[np.uint8]] = []
 
@@ -157,12 +158,12 @@ async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
 
 async def test_one_that_leaves_in_the_turn_in_which_it_is_shed_makes_room() -> None:
     session = GatedSession()
-    one = lane(session, max_queue=1)
+    one = serving(session, max_queue=1)
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
         low = asyncio.ensure_future(ask(batcher, one, 2, priority=Priority.LOW))
-        await until(lambda: one.queue.ready == 1)
+        await until(lambda: one.model.queue.ready == 1)
         low.cancel()
         high = ask(batcher, one, 3, priority=Priority.HIGH)
         asyncio.get_running_loop().call_soon(session.gate.release, 2)
@@ -174,7 +175,7 @@ async def test_one_that_leaves_in_the_turn_in_which_it_is_shed_makes_room() -> N
 
 async def test_an_image_that_waits_for_a_decoder_goes_with_its_client() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
     slow = GatedDecoder()
 
     def image(_: NDArray[np.uint8]) -> None:
@@ -199,11 +200,11 @@ async def test_an_image_that_waits_for_a_decoder_goes_with_its_client() -> None:
 
 async def test_one_batch_at_a_time_on_a_device_whatever_the_model() -> None:
     sessions = [GatedSession(), GatedSession()]
-    lanes = [lane(session) for session in sessions]
-    async with batching(*lanes) as batcher:
-        first = asyncio.ensure_future(ask(batcher, lanes[0], 1))
+    models = [serving(session) for session in sessions]
+    async with batching(*models) as batcher:
+        first = asyncio.ensure_future(ask(batcher, models[0], 1))
         await sessions[0].running()
-        (other,) = await queued(batcher, lanes[1], 2)
+        (other,) = await queued(batcher, models[1], 2)
         assert sessions[1].batches == []
         sessions[0].gate.release()
         await sessions[1].running()
@@ -213,7 +214,7 @@ async def test_one_batch_at_a_time_on_a_device_whatever_the_model() -> None:
 
 async def test_a_full_queue_refuses_and_gives_the_row_back() -> None:
     session = GatedSession()
-    one = lane(session, max_queue=1)
+    one = serving(session, max_queue=1)
     async with batching(one) as batcher:
         first = asyncio.ensure_future(ask(batcher, one, 1))
         await session.running()
@@ -224,3 +225,68 @@ async def test_a_full_queue_refuses_and_gives_the_row_back() -> None:
         assert len(one.pixels) == leased
         session.gate.release(2)
         await asyncio.gather(first, second)
+
+
+async def test_a_damaged_picture_is_not_kept_by_the_error_that_it_causes() -> None:
+    session = GatedSession()
+    one = serving(session)
+
+    class Picture:
+        """Something that can be watched."""
+
+    def broken(_: NDArray[np.uint8]) -> None:
+        picture = Picture()
+        held.append(weakref.ref(picture))
+        try:
+            raise ValueError
+        except ValueError as error:
+            raise InvalidImage("broken") from error
+
+    held: list[weakref.ref[Picture]] = []
+    async with batching(one) as batcher:
+        gc.disable()
+        try:
+            with pytest.raises(InvalidImage) as raised:
+                await ask(batcher, one, 1, decode=broken)
+            assert held[0]() is None
+        finally:
+            gc.enable()
+    assert raised.value.__cause__ is None
+
+
+async def test_a_trial_runs_while_no_batch_does() -> None:
+    session = GatedSession()
+    one = serving(session)
+    async with batching(one) as batcher:
+        first = asyncio.ensure_future(ask(batcher, one, 1))
+        await session.running()
+        trial = asyncio.ensure_future(batcher.try_out(lambda: len(session.batches)))
+        (second,) = await queued(batcher, one, 2)
+        session.gate.release()
+        assert await trial == 1  # before the batch that waited
+        session.gate.release()
+        await asyncio.gather(first, second)
+        with pytest.raises(ZeroDivisionError):
+            await batcher.try_out(lambda: 1 // 0)
+        session.gate.release()
+        await ask(batcher, one, 3)
+
+
+async def test_a_removed_model_ends_with_its_last_batch() -> None:
+    session = GatedSession()
+    one = serving(session)
+    async with batching(one) as batcher:
+        first = asyncio.ensure_future(ask(batcher, one, 1))
+        await session.running()
+        (second,) = await queued(batcher, one, 2)
+        removing = asyncio.ensure_future(batcher.remove(one))
+        session.gate.release()
+        await session.running()
+        await first
+        assert not removing.done()
+        second.cancel()
+        await asyncio.wait([second])
+        assert not removing.done()  # its batch runs, although nobody waits for it
+        session.gate.release()
+        await removing
+    assert repr(batcher.scheduler) == "<idle>"

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from service.errors import InferenceFailed, InvalidImage, Unavailable
 from service.scheduling.admission import Answer
-from tests.service.scheduling.gated_session import GatedSession, ask, batching, lane, queued, until
+from tests.service.scheduling.gated_session import GatedSession, ask, batching, queued, serving, until
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_failing_decode_fails_its_own_request() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
 
     def broken(_: NDArray[np.uint8]) -> None:
         raise InvalidImage("broken")
@@ -34,7 +34,7 @@ async def test_a_failing_decode_fails_its_own_request() -> None:
 
 async def test_a_crash_fails_its_batch_and_the_next_one_runs() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
 
     def crash(_: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise RuntimeError("out of memory")
@@ -54,7 +54,7 @@ async def test_a_crash_fails_its_batch_and_the_next_one_runs() -> None:
 
 async def test_a_wrong_number_of_answers_is_an_error_not_a_mix_up() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
     session.result = lambda images: session.echo(images)[:-1]
     async with batching(one) as batcher:
         session.gate.release()
@@ -64,7 +64,7 @@ async def test_a_wrong_number_of_answers_is_an_error_not_a_mix_up() -> None:
 
 async def test_a_model_that_keeps_failing_is_refused_until_its_probe_succeeds() -> None:
     session = GatedSession()
-    one = lane(session)
+    one = serving(session)
 
     def crash(_: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise RuntimeError("driver lost")
@@ -75,7 +75,7 @@ async def test_a_model_that_keeps_failing_is_refused_until_its_probe_succeeds() 
             session.gate.release()
             with pytest.raises(InferenceFailed):
                 await ask(batcher, one, 1)
-        assert one.breaker.reason is None
+        assert one.model.breaker.reason is None
         last = asyncio.ensure_future(ask(batcher, one, 1))
         for _ in range(3):
             await session.running()
@@ -88,6 +88,6 @@ async def test_a_model_that_keeps_failing_is_refused_until_its_probe_succeeds() 
         with pytest.raises(Unavailable, match="3 batches in a row"):
             await ask(batcher, one, 3)
         session.result = session.echo
-        await until(lambda: one.breaker.reason is None)
+        await until(lambda: one.model.breaker.reason is None)
         session.gate.release()
         assert (await ask(batcher, one, 4)).probabilities == [4]

@@ -1,4 +1,4 @@
-"""The shell on streams of one CPU, under any order of arrivals, departures and ends of batches."""
+"""The shell on two slots, under any order of arrivals, departures and ends of batches and trials."""
 
 from __future__ import annotations
 
@@ -12,93 +12,98 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.scheduling.admission import Answer, Lane
-from service.scheduling.batcher import Batcher
-from tests.service.scheduling.gated_session import PATIENCE_S, GatedSession, ask, batching, lane, until
+from service.scheduling.admission import Answer
+from service.scheduling.batcher import Batcher, Served
+from tests.service.scheduling.gated_session import PATIENCE_S, GatedSession, ask, batching, serving, until
 
-STREAMS = 2
+SLOTS = 2
 MOST = 250  # requests: each has a value of its own, a byte
 
-# What happens, and to which request or batch, counted round, or how many ask for which lane.
-STEPS = st.lists(st.tuples(st.sampled_from(["ask", "ask other", "leave", "finish"]), st.integers(0, 15)), max_size=40)
+# What happens, and to which request or batch, counted round, or how many ask for which model.
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "ask other", "leave", "finish", "try out"]), st.integers(0, 15)), max_size=40
+)
 
 
 @dataclass(eq=False)
-class Run:
-    """A batch that runs, until it may end."""
+class Held:
+    """A batch or a trial that runs until it may end, and the slots that it holds."""
 
-    on_whole: bool
+    slots: set[int]
     may_end: threading.Event = field(default_factory=threading.Event)
 
 
-class Held(GatedSession):
+class HeldSession(GatedSession):
     """A session each of whose batches waits for leave of its own to end."""
 
-    def __init__(self, running: list[Run], overlaps: list[Run], on_whole: bool) -> None:
+    def __init__(self, slot: int, running: list[Held], overlaps: list[Held]) -> None:
         super().__init__()
-        self._running = running
-        self._overlaps = overlaps
-        self._on_whole = on_whole
+        self._slot, self._running, self._overlaps = slot, running, overlaps
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        run = Run(self._on_whole)
-        self._overlaps += [other for other in self._running if run.on_whole or other.on_whole]
-        self._running.append(run)
-        assert run.may_end.wait(PATIENCE_S)
-        self._running.remove(run)
+        hold({self._slot}, self._running, self._overlaps)
         return self.echo(images)
 
 
-async def settled(batcher: Batcher, lanes: Sequence[Lane], running: list[Run], overlaps: list[Run], asked: int) -> None:
+def hold(slots: set[int], running: list[Held], overlaps: list[Held]) -> None:
+    """Run on ``slots`` in the calling thread until it may end."""
+    held = Held(slots)
+    overlaps += [other for other in running if other.slots & slots]
+    running.append(held)
+    assert held.may_end.wait(PATIENCE_S)
+    running.remove(held)
+
+
+async def settled(batcher: Batcher, models: Sequence[Served], running: list[Held], overlaps: list[Held]) -> None:
     """Wait until threads and loop have done all that they can, then check what must hold at any time."""
 
     def quiet() -> bool:
-        held = sum(STREAMS if run.on_whole else 1 for run in running if not run.may_end.is_set())
-        head_start = batcher._head_start
-        ahead = head_start.image if head_start and head_start.taken else None  # it runs, and the loop has not looked
-        free = 0 if ahead else len(batcher._idle)
-        decoding = any(not ticket.decoded for one in lanes for ticket in one.queue._waiting if ticket is not ahead)
-        return overlaps != [] or (not decoding and held + free == STREAMS)
+        held = sum(len(one.slots) for one in running if not one.may_end.is_set())
+        decoding = any(admission._touched and not ticket.decoded for ticket, admission in batcher._admissions.items())
+        return overlaps != [] or (not decoding and held == repr(batcher.scheduler).count("busy"))
 
     await asyncio.sleep(0)
     await until(quiet)
-    assert overlaps == [], "a batch on the whole CPU and another ran at a time"
+    assert overlaps == [], "a slot ran two things at a time"
     if not running:
-        assert [one.queue.ready for one in lanes] == [0] * len(lanes), f"after {asked} requests nothing runs"
+        assert [one.model.queue.ready for one in models] == [0] * len(models), "work waits and nothing runs"
 
 
 async def play(steps: Sequence[tuple[str, int]]) -> None:
-    running, overlaps = list[Run](), list[Run]()
-    stream = Held(running, overlaps, on_whole=False)
-    lanes = [
-        lane(stream, stream, whole=Held(running, overlaps, on_whole=True), rows=2 * MOST, max_queue=MOST),
-        lane(whole=Held(running, overlaps, on_whole=True), devices=STREAMS, rows=2 * MOST, max_queue=MOST),
+    running, overlaps = list[Held](), list[Held]()
+    models = [
+        serving(*(HeldSession(slot, running, overlaps) for slot in range(count)), rows=2 * MOST, max_queue=MOST)
+        for count in (SLOTS, 1)
     ]
-    tasks = list[asyncio.Task[Answer]]()
-    async with batching(*lanes, devices=STREAMS) as batcher:
+    tasks, trials = list[asyncio.Task[Answer]](), list[asyncio.Task[None]]()
+    async with batching(*models) as batcher:
         for what, number in steps:
             if what.startswith("ask"):
-                to = lanes[what == "ask other"]
+                to = models[what == "ask other"]
                 values = range(len(tasks), min(len(tasks) + number, MOST))
                 tasks += [asyncio.ensure_future(ask(batcher, to, value)) for value in values]
             elif what == "leave" and tasks:
                 tasks[number % len(tasks)].cancel()
+            elif what == "try out":
+                trials.append(asyncio.ensure_future(batcher.try_out(lambda: hold({*range(SLOTS)}, running, overlaps))))
             elif running:
                 running[number % len(running)].may_end.set()
-            await settled(batcher, lanes, running, overlaps, len(tasks))
+            await settled(batcher, models, running, overlaps)
         while running:
             running[0].may_end.set()
-            await settled(batcher, lanes, running, overlaps, len(tasks))
+            await settled(batcher, models, running, overlaps)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*trials)
+        assert batcher._admissions == {}
     for value, answer in enumerate(answers):
         if isinstance(answer, BaseException):
             assert isinstance(answer, asyncio.CancelledError)
         else:
             assert answer.probabilities.tolist() == [value]
-    assert [len(one.pixels) for one in lanes] == [0, 0]  # every row is back
+    assert [len(one.pixels) for one in models] == [0, 0]  # every row is back
 
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_whole_and_streams_never_run_at_once_and_nothing_is_lost_or_left(steps: list[tuple[str, int]]) -> None:
+def test_no_slot_runs_two_things_and_nothing_is_lost_or_left(steps: list[tuple[str, int]]) -> None:
     asyncio.run(play(steps))

@@ -48,15 +48,15 @@ def test_scattered_rows_are_gathered_in_order() -> None:
     assert batch.shape == (4, 2, 2, 3)
 
 
-def test_each_device_gathers_into_memory_of_its_own() -> None:
-    pixels = PixelSlab(6, max_batch_size=2, height=2, width=2, devices=2)
+def test_each_slot_gathers_into_memory_of_its_own() -> None:
+    pixels = PixelSlab(6, max_batch_size=2, height=2, width=2, slots=2)
     filled(pixels, [0, 1, 2, 3])
-    batches = [pixels.batch([0, 2], 2, device=0), pixels.batch([3, 1], 2, device=1)]
+    batches = [pixels.batch([0, 2], 2, slot=0), pixels.batch([3, 1], 2, slot=1)]
     assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2], [3, 1]]
 
 
 def test_all_memory_that_batches_are_taken_from_is_pinned() -> None:
     pinned: list[NDArray[np.uint8]] = []
-    pixels = PixelSlab(6, max_batch_size=2, height=2, width=2, devices=2, pin=pinned.append)
-    batches = [pixels.batch([0, 1], 2), pixels.batch([0, 2], 2, device=0), pixels.batch([0, 2], 2, device=1)]
+    pixels = PixelSlab(6, max_batch_size=2, height=2, width=2, slots=2, pin=pinned.append)
+    batches = [pixels.batch([0, 1], 2), pixels.batch([0, 2], 2, slot=0), pixels.batch([0, 2], 2, slot=1)]
     assert [[np.shares_memory(batch, memory) for memory in pinned] for batch in batches] == np.eye(3).tolist()

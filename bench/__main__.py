@@ -1,0 +1,126 @@
+"""``python -m bench limits | service | load | rewrites | gpu``: measure, print, and write reports."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bench import idle, limits, plots, saturated
+from bench.report import Report
+from bench.repository import default_model, read_models
+from bench.scenarios import SCENARIOS
+from bench.under_load import Plan
+from service.errors import ServiceError
+from service.settings import Settings
+
+log = logging.getLogger("bench")
+
+Command = Callable[[argparse.Namespace, Settings], Iterator[Report]]
+EPILOG = "The service's settings are environment variables, INFERCEPTION_<NAME>; `python -m service --help` lists them."
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 measured, 1 could not measure or a bar was not met, 2 bad usage."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.reports / arguments.command
+    reports = list[Report]()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for report in arguments.measure(arguments, Settings()):
+            report.write(folder)
+            print(report.text(), flush=True)
+            reports.append(report)
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"INFERCEPTION_{str(problem['loc'][0]).upper()}: {problem['msg']}", file=sys.stderr)
+        return 2
+    except (ServiceError, OSError, RuntimeError, ImportError) as error:
+        print(f"can't measure: {error}", file=sys.stderr)
+        return 1
+    print(f"reports in {folder}")
+    if not plots.AVAILABLE and any(report.plots for report in reports):
+        print("no plots were written: matplotlib is not installed")
+    failed, quick = [report.title for report in reports if not report.passed], getattr(arguments, "quick", False)
+    if failed:
+        print(f"not passed: {', '.join(failed)}" + (", which means nothing with --quick" if quick else ""))
+    return int(bool(failed) and not quick)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure models and service.", epilog=EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    reports, quick, photos = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    reports.add_argument("--reports", type=Path, default=Path("reports"), metavar="FOLDER",
+                         help="JSON and plots go to FOLDER/<command> (default: reports)")  # fmt: skip
+    quick.add_argument(
+        "--quick", action="store_true", help="take seconds, only to see that all works: figures mean little"
+    )
+    photos.add_argument("--photos", type=Path, metavar="FOLDER",
+                        help="photos, <label>/<name>.jpg (default: .cache/photos, else golden samples)")  # fmt: skip
+
+    def add(name: str, measure: Command, text: str, *options: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=options, help=text, description=f"{text}.", epilog=EPILOG)
+        command.set_defaults(measure=measure)
+        return command
+
+    asks = (photos, reports, quick)
+    add("limits", _limits, "every model without HTTP: sessions alone, decoding alone, both side by side", *asks)
+    add("service", _service, "the service: starts, idle with every model, saturated with the default one", *asks)
+    load = add("load", _load, "the service under load, and which promises it keeps (40 minutes)", *asks)
+    load.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO",
+                      help=f"any of {', '.join(SCENARIOS)} (default: all)")  # fmt: skip
+    # An image of the service has neither of these.
+    if importlib.util.find_spec("bench.rewrites"):
+        rewrites = add(
+            "rewrites", _rewrites, "what each rewrite of export/fuse.py gains; needs PyTorch", reports, quick
+        )
+        rewrites.add_argument("models", nargs="*", metavar="MODEL", help="architectures (default: all)")
+    if importlib.util.find_spec("bench.gpu"):
+        from bench.gpu.command import add_parts
+
+        add_parts(commands, [photos, reports])
+    return parser
+
+
+def _limits(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    for model in read_models(settings, arguments.photos).values():
+        yield limits.measure(model, settings, quick=arguments.quick)
+
+
+def _service(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    chosen = default_model(models, settings)
+    yield idle.measure(models, settings, quick=arguments.quick)
+    yield saturated.measure(chosen, settings, quick=arguments.quick)
+
+
+def _load(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    plan = Plan(settings, models, default_model(models, settings).name, arguments.quick)
+    for name in arguments.only:
+        log.info("scenario %s", name)
+        yield from asyncio.run(SCENARIOS[name](plan))
+
+
+def _rewrites(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    from bench import rewrites
+
+    for model in arguments.models or rewrites.MODELS:
+        yield rewrites.measure(model, settings, quick=arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

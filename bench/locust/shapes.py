@@ -1,0 +1,70 @@
+"""How the number of Locust's users changes: ``--users`` is the most there are, ``--run-time`` how long it all takes.
+
+They are loaded beside the locustfile (``-f bench/locust/locustfile.py,bench/locust/shapes.py``); ``--shape`` or, in the
+web page, ``--class-picker`` chooses one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from locust import LoadTestShape, User, events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+
+class Shape(LoadTestShape):
+    """Stages of equal length, each with a share of the users. ``seconds`` is the length of a run that sets none."""
+
+    abstract = True
+    use_common_options = True
+    seconds: ClassVar[float]
+    shares: ClassVar[tuple[float, ...]]
+
+    def tick(self) -> tuple[int, float] | tuple[int, float, list[type[User]] | None] | None:
+        """Return the number of users and how many to start a second, or None at the end."""
+        options = self.runner.environment.parsed_options if self.runner else None
+        assert options is not None
+        stage = int(self.get_run_time() / (options.run_time or self.seconds) * len(self.shares))
+        if stage >= len(self.shares):
+            return None
+        users = max(1, round((options.num_users or 1) * self.shares[stage]))
+        return users, users
+
+
+class Steps(Shape):
+    """A quarter of the users, half, three quarters, all: where latency bends is the capacity."""
+
+    seconds = 240
+    shares = (0.25, 0.5, 0.75, 1.0)
+
+
+class Spike(Shape):
+    """A tenth of the users, suddenly all, a tenth again: how overload begins, and how soon it is over."""
+
+    seconds = 150
+    shares = (0.1, 0.1, 1.0, 0.1, 0.1)
+
+
+class Soak(Shape):
+    """All users for long: what creeps up, memory or latency."""
+
+    seconds = 3600
+    shares = (1.0,)
+
+
+@events.init_command_line_parser.add_listener
+def _add_option(parser: LocustArgumentParser) -> None:
+    parser.add_argument(
+        "--shape", choices=[shape.__name__ for shape in (Steps, Spike, Soak)], env_var="LOCUST_SHAPE",
+        include_in_web_ui=False, help="how the number of users changes; without it, it is --users throughout",
+    )  # fmt: skip
+
+
+@events.init.add_listener
+def _choose(environment: Environment, **_: Any) -> None:
+    # Locust takes the first shape of a locustfile unasked.
+    chosen = environment.parsed_options.shape if environment.parsed_options else None
+    environment.shape_class = (environment.available_shape_classes or {})[chosen] if chosen else None
+    if environment.shape_class:
+        environment.shape_class.runner = environment.runner

@@ -1,0 +1,38 @@
+"""The server that a team would write first, to be compared with: FastAPI, Pillow, onnxruntime, a ``def`` endpoint.
+
+``python -m bench.plain_server VERSION_FOLDER``: float32, no batching, every library's defaults.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import uvicorn
+from fastapi import Body, FastAPI
+from PIL import Image
+
+folder = Path(sys.argv[1])
+labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+session = onnxruntime.InferenceSession(folder / "fp32.onnx", providers=["CPUExecutionProvider"])
+app = FastAPI()
+
+
+@app.post("/classify")
+def classify(image: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[str, Any]:
+    """Answer with the five most probable classes of a JPEG, squashed to the network's square."""
+    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((299, 299), Image.Resampling.BICUBIC))
+    probabilities = session.run(["probabilities"], {"images": pixels[None]})[0][0]
+    best = probabilities.argsort()[::-1][:5].tolist()
+    return {"predictions": [{"label": labels[i], "probability": float(probabilities[i])} for i in best]}
+
+
+if __name__ == "__main__":
+    listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(f"ready at http://127.0.0.1:{listener.getsockname()[1]}\n")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])

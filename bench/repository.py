@@ -1,0 +1,93 @@
+"""Which models are measured, and with which photos."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from service.errors import StartupError
+from service.inference.manifest import Manifest, checked_file, read_labels, read_manifest
+from service.runtime import version_folders
+from service.settings import Settings
+
+PHOTOS = Path(".cache/photos")  # where `make` puts them
+
+
+class Photo(NamedTuple):
+    """A JPEG file, and the label that its answer must name first; None where nobody knows."""
+
+    data: bytes
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a model in its folder, and the photos that it is asked for."""
+
+    folder: Path
+    manifest: Manifest
+    photos: Sequence[Photo]
+
+    @property
+    def name(self) -> str:
+        """The name that requests give."""
+        return self.manifest.name
+
+
+def read_models(settings: Settings, photos: Path | None = None) -> dict[str, Model]:
+    """Return every model by name, in its highest version, with the photos of a folder.
+
+    The folder holds ``<label>/<name>.jpg``. Without one it is ``PHOTOS``; where that is missing, each model is asked
+    for its golden samples.
+
+    Raises StartupError where there is no model or no photo, and InvalidManifest.
+    """
+    versions = sorted(version_folders(settings.model_repository), key=lambda folder: int(folder.name))
+    folders = sorted({folder.parent: folder for folder in versions}.values())
+    if not folders:
+        raise StartupError(f"no models in {settings.model_repository}: run `make export` first")
+    if photos is None and PHOTOS.is_dir():
+        photos = PHOTOS
+    found = _read_photos(photos) if photos else []
+    return {folder.parent.name: _read_model(folder, found) for folder in folders}
+
+
+def default_model(models: dict[str, Model], settings: Settings) -> Model:
+    """Return the model that requests without a name get, or else the first. Raises StartupError if it is missing."""
+    name = settings.default_model or next(iter(models))
+    if name not in models:
+        raise StartupError(f"default_model is {name!r}, which {settings.model_repository} lacks")
+    return models[name]
+
+
+def golden_samples(folder: Path, manifest: Manifest) -> list[Photo]:
+    """Return a version's golden samples with their labels. Raises InvalidManifest."""
+    return [Photo(checked_file(folder, g).read_bytes(), g.top_k[0]["label"]) for g in manifest.golden]
+
+
+@contextmanager
+def only(model: Model) -> Iterator[Path]:
+    """Yield a repository that holds this version of a model alone."""
+    with tempfile.TemporaryDirectory() as repository:
+        (Path(repository) / model.name).mkdir()
+        (Path(repository) / model.name / model.folder.name).symlink_to(model.folder.resolve())
+        yield Path(repository)
+
+
+def _read_model(folder: Path, photos: Sequence[Photo]) -> Model:
+    manifest = read_manifest(folder)
+    if not photos:
+        return Model(folder, manifest, golden_samples(folder, manifest))
+    known = read_labels(folder, manifest.labels) if manifest.trained else ()
+    return Model(folder, manifest, [Photo(data, label if label in known else None) for data, label in photos])
+
+
+def _read_photos(folder: Path) -> list[Photo]:
+    files = sorted(folder.glob("*/*.jpg"))
+    if not files:
+        raise StartupError(f"no photos in {folder}: they are looked for as <label>/<name>.jpg")
+    return [Photo(file.read_bytes(), file.parent.name) for file in files]

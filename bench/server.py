@@ -1,0 +1,114 @@
+"""A server in a process of its own: it is started, followed until it says that it is ready, and stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from service.errors import StartupError
+from service.settings import Settings
+
+START_S = 120.0
+
+
+@dataclass
+class Server:
+    """A process that announces ``ready at http://...``; ``url`` is known once it has."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    output: list[str] = field(default_factory=list)
+    announced: threading.Event = field(default_factory=threading.Event)
+
+    def follow(self) -> None:
+        """Collect the output until the process ends."""
+        for line in self.process.stdout or ():
+            self.output.append(line)
+            if self.url:  # a load test runs beside this
+                continue
+            found = re.search(r"ready at (http://\S+)", line)
+            if found:
+                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all
+                self.announced.set()
+        self.announced.set()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return str(parts.hostname), parts.port or 80
+
+    def resident_bytes(self) -> int | None:
+        """Return the memory that is resident now; None where there is no /proc, and once the process has ended."""
+        return self._memory("VmRSS")
+
+    def peak_mb(self) -> float | None:
+        """Return the most memory that was resident at a time, in megabytes; None as ``resident_bytes`` does."""
+        peak = self._memory("VmHWM")
+        return None if peak is None else peak / 1e6
+
+    def _memory(self, name: str) -> int | None:
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
+        return int(found[1]) * 1024 if found else None
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def running(kind: type[S], command: Sequence[str], environment: Mapping[str, str]) -> Iterator[S]:
+    """Run ``command``, wait until it announces a server, and in the end stop it by SIGTERM.
+
+    Raises StartupError if it never does.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        command,
+        env=dict(environment) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = kind(process)
+    follower = threading.Thread(target=server.follow)
+    follower.start()
+    try:
+        if not server.announced.wait(START_S):
+            raise StartupError(f"a server did not start within {START_S:g} s")
+        if not server.url:
+            raise StartupError(f"a server did not start; it said: {''.join(server.output)}")
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()  # does nothing, unless the drain hangs
+            process.wait()
+            follower.join()
+            process.stdout.close()  # type: ignore[union-attr] # it is a pipe
+
+
+def service(settings: Settings, **others: object) -> AbstractContextManager[Server]:
+    """Run ``python -m service serve`` on a free port with ``settings``, and with ``others`` in place of theirs."""
+    told = settings.model_dump(mode="json", exclude_unset=True) | {"port": 0} | others
+    chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in told.items() if value is not None}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
+    return running(Server, [sys.executable, "-m", "service", "serve"], environment | chosen)
+
+
+def plain(folder: Path) -> AbstractContextManager[Server]:
+    """Run the plain server with the version in ``folder``."""
+    return running(Server, [sys.executable, "-m", "bench.plain_server", str(folder)], os.environ)

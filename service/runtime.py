@@ -1,0 +1,103 @@
+"""One process from start to end: models are loaded, published and retired; then the process drains and closes.
+
+An ASGI lifespan enters the runtime. Only the event loop publishes and retires. Loading runs in a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from service.budget import Budget
+from service.classifier import load
+from service.errors import InvalidManifest, StartupError
+from service.metrics import Metrics
+from service.predict import Predict
+from service.registry import Registry
+from service.scheduling.batcher import Batcher
+from service.settings import Settings
+
+log = logging.getLogger("inferception")
+
+
+class Runtime:
+    """What all doors share. Enter it inside the event loop that serves."""
+
+    loading: asyncio.Task[None]  # fails with StartupError when the process cannot serve as it is configured
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.registry = Registry(settings.default_model)
+        self.predict = Predict(self.registry, self.metrics, settings)
+        self.body_bytes = Budget(settings.max_body_bytes_in_flight)
+        self._pixels = Budget(settings.max_pixels_in_flight)
+        self._batcher = Batcher(settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3)
+        self.metrics.registry.register(self.registry)
+        self.metrics.held("body_bytes_in_flight", "Bytes of request bodies held in memory", self.body_bytes)
+        self.metrics.held("pixels_in_flight", "Pixels being decoded", self._pixels)
+
+    async def __aenter__(self) -> Self:
+        self.loading = asyncio.create_task(self._load_all())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.loading.cancel()
+        await asyncio.wait([self.loading])
+        self._batcher.close()
+
+    def drain(self) -> None:
+        """Take no new work. Accepted work goes on."""
+        self.registry.phase = "draining"
+
+    async def load(self, folder: Path) -> None:
+        """Load a version, and publish it or note why it cannot be served. Raises StartupError for a missing device."""
+        loop = asyncio.get_running_loop()
+
+        def run_alone(work: Callable[[], float]) -> float:
+            return asyncio.run_coroutine_threadsafe(self._batcher.try_out(work), loop).result()
+
+        try:
+            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._pixels, run_alone)
+        except InvalidManifest as error:
+            self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
+            log.error("not serving %s: %s", folder, error)
+            return
+        self._batcher.add(classifier.served)
+        self.registry.publish(classifier)
+        if not classifier.manifest.trained:
+            log.warning("%r has RANDOM weights: its answers mean nothing, only its speed does", classifier)
+        place = f"{classifier.placement.precision} on {classifier.placement.provider}"
+        first_ms = classifier.batch_s[1] * 1e3
+        log.info("loaded %r: %s (%s), batch 1 in %.0f ms", classifier, place, classifier.placement.reason, first_ms)
+
+    async def retire(self, name: str, version: int) -> None:
+        """Serve a version no longer: it finishes what was asked of it and goes, with all its memory and figures.
+
+        Raises ModelNotFound.
+        """
+        await self.registry.withdraw(name, version).retire()
+        if not any(classifier.name == name for classifier in self.registry):
+            self.metrics.forget(name)
+        log.info("retired %s version %d", name, version)
+
+    async def _load_all(self) -> None:
+        repository, default = self.settings.model_repository, self.settings.default_model
+        folders = sorted(version_folders(repository))
+        if not folders:
+            raise StartupError(f"no models in {repository}: run `make export` first")
+        names = dict.fromkeys(folder.parent.name for folder in folders)
+        if default is not None and default not in names:
+            raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
+        for folder in folders:
+            await self.load(folder)
+        if not self.registry.draining:
+            self.registry.phase = "serving"
+
+
+def version_folders(repository: Path) -> Iterator[Path]:
+    """Yield the folder of every version of every model in a model repository."""
+    for folder in repository.glob("*/*"):
+        if folder.is_dir() and folder.name.isdecimal() and not folder.parent.name.startswith("."):
+            yield folder

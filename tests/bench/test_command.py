@@ -1,0 +1,128 @@
+"""``python -m bench`` as it is typed, in short runs on a real model and real servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import __main__, limits, plots, under_load
+from bench.plots import BarChart
+from bench.report import Report
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command line from another folder, which has no photos; return its exit code."""
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["bench", *command.split()])
+        with pytest.raises(SystemExit) as exit_:
+            __main__.main()
+        return int(exit_.value.code or 0)
+
+    return run
+
+
+def figures(report: str) -> dict[str, Any]:
+    content = json.loads(Path("reports", report).read_text())
+    found: dict[str, Any] = content["figures"]
+    return found
+
+
+@pytest.mark.usefixtures("xception_alone")
+def test_limits(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("limits --quick") == 0
+    found = figures("limits/xception.json")
+    assert found["served"] in ("fp32 on cpu", "int8 on cpu")
+    rates = found["session_images_per_s_by_batch"]
+    assert {way: set(by_size) for way, by_size in rates.items()} == {
+        "fp32 on cpu": {"1", "2"},
+        "int8 on cpu": {"1", "2"},
+    }
+    assert min(rate for by_size in rates.values() for rate in by_size.values()) > 0
+    ratio = rates["int8 on cpu"]["2"] / rates["fp32 on cpu"]["2"]
+    assert found["session_over_float"]["int8 on cpu"] == pytest.approx(ratio)
+    assert set(found["decode_and_infer_images_per_s"]) == {"fp32 on cpu", "int8 on cpu"}
+    decoding = found["decode_ms_of_a_core"]
+    assert found["fast_over_exact"] == pytest.approx(decoding["fast"] / decoding["exact"])
+    assert Path("reports/limits/xception.png").read_bytes().startswith(b"\x89PNG")
+    assert f"served {found['served']}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("xception_alone")
+def test_service(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
+    assert bench("service --quick") == 0
+    idle = figures("service/idle.json")
+    assert idle["starts_with_all_models"]["1"]["ready_s"] > 0
+    assert 50 < idle["starts_with_all_models"]["1"]["peak_mb"] < 2000
+    assert idle["idle_ms"]["xception"]["p99"] >= idle["idle_ms"]["xception"]["p50"] > 0
+
+    found = figures("service/xception.json")
+    (service,), (limit,), (plain,) = (found["images_per_s"][n] for n in ("service", "without_http", "plain_server"))
+    assert found["service_over_limit"] == pytest.approx(service / limit)
+    assert found["service_over_plain_server"] == pytest.approx(service / plain)
+    assert set(found["by_clients"]) == {"1", "16"}
+    assert found["spread_with_as_many_and_more_clients"] == 0  # one number of clients
+    assert found["by_photo"]["375x500"]["as_in_process"] == 1
+    assert min(found["peak_mb"].values()) > 50
+
+
+@pytest.mark.usefixtures("xception_alone")
+def test_load(bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
+    monkeypatch.setattr(under_load, "QUICK_S", 0.5)
+    assert bench("load --quick --only vanish") == 0
+    found = figures("load/vanish.json")
+    assert found["capacity_per_s"] > 0
+    assert found["right"] > 0
+    assert found["wrong"] == found["failed"] == found["unanswered"] == 0
+    assert Path("reports/load/vanish.png").exists()
+    assert "PASS  requests unanswered" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("xception_alone")
+def test_without_matplotlib_that_is_said(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report("xception", {}, plots=[BarChart("images/s", {"fp32 on cpu": 1.0})])
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: report)
+    monkeypatch.setattr(plots, "AVAILABLE", False)
+    assert bench("limits") == 0
+    assert capsys.readouterr().out.count("no plots were written: matplotlib is not installed") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("limits", "no models in model_repository"),
+        ("load --only steady", "no models in model_repository"),
+        ("limits --reports /proc", "/proc/limits"),
+    ],
+)
+def test_what_can_not_be_measured(command: str, told: str, bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(command) == 1
+    error = capsys.readouterr().err
+    assert "can't measure: " in error
+    assert told in error
+
+
+def test_a_setting_that_is_none(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INFERCEPTION_THREADS", "0")
+    assert bench("limits") == 2
+    assert "INFERCEPTION_THREADS: " in capsys.readouterr().err
+
+
+def test_what_the_image_of_the_service_measures_needs_no_more_than_the_service() -> None:
+    program = "import sys, bench.__main__ as m; m._parser(); print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    assert not {"torch", "onnx", "matplotlib", "models", "export", "tests"} & set(done.stdout.split())

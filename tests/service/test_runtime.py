@@ -1,0 +1,177 @@
+"""A model's life: loaded, published, replaced, retired, and really gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import ModelNotFound, StartupError, Unavailable
+from service.inference.session import OnnxSession
+from service.runtime import Runtime
+from service.scheduling.batch_queue import Priority
+from service.settings import Settings
+from tests.service.scheduling.gated_session import until
+
+pytestmark = pytest.mark.anyio
+
+
+def repository(tmp_path: Path, model_repository: Path, *versions: int) -> Path:
+    """A repository of Xception in these versions."""
+    for version in versions:
+        folder = tmp_path / "xception" / str(version)
+        shutil.copytree(model_repository / "xception" / "1", folder)
+        change(folder, {"version": version})
+    return tmp_path
+
+
+def change(folder: Path, entries: dict[str, Any]) -> None:
+    """Change entries of a version's manifest."""
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def expect_the_second_best(folder: Path) -> None:
+    golden = json.loads((folder / "manifest.json").read_text())["golden"]
+    best, second = golden[0]["top_k"][:2]
+    best["index"], second["index"] = second["index"], best["index"]
+    change(folder, {"golden": golden})
+
+
+def settings(models: Path) -> Settings:
+    return Settings(model_repository=models, device="cpu", precision="int8", max_batch_size=2)
+
+
+async def label(runtime: Runtime, version: int | None = None) -> tuple[int, str]:
+    """Ask for a golden sample; return the version that answered, and its label."""
+    async with runtime.predict.question("xception", version, None, Priority.NORMAL) as question:
+        sample = question.classifier.manifest.golden[0]
+        answer = await question.answer((question.classifier.folder / sample.file).read_bytes())
+        return question.classifier.version, question.classifier.top(answer.probabilities, 1)[0]["label"]
+
+
+def exposed(runtime: Runtime) -> str:
+    return runtime.metrics.exposition().decode()
+
+
+async def test_an_empty_repository_says_what_to_do(tmp_path: Path) -> None:
+    async with Runtime(Settings(model_repository=tmp_path)) as runtime:
+        with pytest.raises(StartupError, match="make export"):
+            await runtime.loading
+
+
+async def test_a_default_model_that_is_not_there_is_an_error(model_repository: Path, tmp_path: Path) -> None:
+    models = repository(tmp_path, model_repository, 1)
+    async with Runtime(Settings(model_repository=models, default_model="resnet")) as runtime:
+        with pytest.raises(StartupError, match="there is only xception"):
+            await runtime.loading
+
+
+async def test_a_runtime_that_ends_while_it_loads_just_ends(model_repository: Path) -> None:
+    async with Runtime(Settings(model_repository=model_repository, device="cpu")) as runtime:
+        await asyncio.sleep(0)
+    assert runtime.loading.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (expect_the_second_best, "instead of"),
+        (lambda folder: (folder / "golden/0.jpg").write_bytes(b"not a picture"), "sha256"),
+        (lambda folder: (folder / "labels.txt").write_bytes(b"\xff\xfe"), "sha256"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "not a valid manifest"),
+    ],
+)
+async def test_what_is_wrong_in_one_folder_fails_that_version_alone(
+    model_repository: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    models = repository(tmp_path, model_repository, 1, 2)
+    damage(models / "xception" / "2")
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        assert runtime.registry.unready is None  # its predecessor works
+        assert (await label(runtime))[0] == 1
+        assert reason in runtime.registry.failures["xception", 2]
+        with pytest.raises(Unavailable, match=reason):
+            runtime.registry.find("xception", 2)
+
+
+async def test_a_model_whose_only_version_fails_makes_the_server_unready(
+    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OnnxSession.run
+    monkeypatch.setattr(OnnxSession, "run", lambda session, images: run(session, images) * np.float32("nan"))
+    async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
+        await runtime.loading
+        assert list(runtime.registry) == []
+        assert "xception/1: " in str(runtime.registry.unready)
+        assert "(nan)" in str(runtime.registry.unready)
+        assert "inferception_ready 0.0" in exposed(runtime)
+        with pytest.raises(Unavailable, match="re-export"):
+            runtime.registry.find("xception")
+
+
+async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    models = repository(tmp_path, model_repository, 1)
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # reference counting alone has to do it
+        try:
+            old = weakref.ref(runtime.registry.find("xception"))
+            sessions = [weakref.ref(session) for session in old().placement.sessions]  # type: ignore[union-attr]
+            asking = [asyncio.create_task(label(runtime)) for _ in range(4)]
+            repository(tmp_path, model_repository, 2)
+            await runtime.load(models / "xception" / "2")
+            assert (await label(runtime))[0] == 2
+            assert (await label(runtime, 1))[0] == 1  # until it is retired
+            await runtime.retire("xception", 1)
+            assert {version for version, _ in await asyncio.gather(*asking)} == {1}
+            assert (await label(runtime)) == (2, "plate")
+            del asking
+            assert old() is None
+            assert [session() for session in sessions] == [None]
+        finally:
+            gc.enable()
+            gc.unfreeze()
+        with pytest.raises(ModelNotFound):
+            runtime.registry.find("xception", 1)
+        assert 'version="1"' not in exposed(runtime)
+
+
+async def test_a_question_keeps_its_version_until_it_ends(model_repository: Path, tmp_path: Path) -> None:
+    async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
+        await runtime.loading
+        async with runtime.predict.question("xception", 1, None, Priority.NORMAL) as question:
+            retiring = asyncio.create_task(runtime.retire("xception", 1))
+            with pytest.raises(ModelNotFound):
+                await until(lambda: runtime.registry.find("xception", 1) is None)
+            sample = question.classifier.folder / question.classifier.manifest.golden[0].file
+            assert len((await question.answer(sample.read_bytes())).probabilities) == 6
+            assert not retiring.done()
+        await retiring
+        assert 'model="xception"' not in exposed(runtime)
+
+
+async def test_rows_are_enough_for_a_full_queue_while_every_slot_runs_its_largest_batch(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    models = repository(tmp_path, model_repository, 1)
+    bounded = Settings(model_repository=models, device="cpu", max_queue_size=2, max_batch_size=3, decode_threads=2)
+    async with Runtime(bounded) as runtime:
+        await runtime.loading
+        pixels, leased = runtime.registry.find("xception").served.pixels, 0
+        while pixels.lease() is not None:
+            leased += 1
+    assert leased == 2 + 3 + 2
