@@ -23,7 +23,7 @@ from service.settings import Settings
 log = logging.getLogger("bench")
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[Report]]
-EPILOG = "The service's settings are environment variables, INFERCEPTION_<NAME>; `python -m service --help` lists them."
+EPILOG = "The service's settings are environment variables. `python -m service serve --help` lists them."
 
 
 def main() -> None:

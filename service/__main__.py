@@ -27,10 +27,17 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
-    if command == "serve":
-        settings = _settings(Settings, arguments, serve)
-    else:
-        settings = Settings(**_settings(ModelSettings, arguments, check).model_dump())
+    try:
+        if command == "serve":
+            settings = CliApp.run(Settings, cli_args=arguments, cli_settings_source=serve)
+        else:
+            chosen = CliApp.run(ModelSettings, cli_args=arguments, cli_settings_source=check)
+            settings = Settings(**chosen.model_dump())
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            print(f"--{name.replace('_', '-')} or INFERCEPTION_{name.upper()}: {problem['msg']}", file=sys.stderr)
+        sys.exit(2)
     logs.configure(settings.log_format)
     try:
         tracing.configure()
@@ -56,23 +63,16 @@ def _options(parser: argparse.ArgumentParser, settings: type[S]) -> CliSettingsS
     return CliSettingsSource(settings, root_parser=parser, add_argument_method=add)
 
 
-def _settings(kind: type[S], arguments: argparse.Namespace, source: CliSettingsSource[S]) -> S:
-    """Read the settings from the command line and the environment, or say what is wrong and exit."""
-    try:
-        return CliApp.run(kind, cli_args=arguments, cli_settings_source=source)
-    except ValidationError as error:
-        for problem in error.errors():
-            name = str(problem["loc"][0])
-            print(f"--{name.replace('_', '-')} or INFERCEPTION_{name.upper()}: {problem['msg']}", file=sys.stderr)
-        sys.exit(2)
-
-
 def _serve(settings: Settings) -> int:
     from service.http.uvicorn_server import DrainingServer  # the web framework takes a third of a second to import
     from service.runtime import Runtime
 
     server = DrainingServer(Runtime(settings))
-    server.run()
+    try:
+        listener = server.config.bind_socket()  # before anything is loaded
+    except SystemExit:  # uvicorn has logged why the address cannot be used
+        return 1
+    server.run([listener])
     return int(server.failed)
 
 

@@ -16,8 +16,8 @@ from service.errors import InferenceFailed
 from service.inference.devices import DEVICES
 from service.inference.image import decode
 from service.inference.manifest import Manifest, Prediction, read_labels, read_manifest
-from service.inference.placement import Placement, place
-from service.inference.warm_up import Alone, Decode, GoldenSamples, warm_up
+from service.inference.placement import Alone, Placement, place
+from service.inference.warm_up import Decode, GoldenSamples, warm_up
 from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import BatchQueue, Priority
 from service.scheduling.batcher import Batcher, Served
@@ -102,7 +102,7 @@ class Classifier:
 def load(folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: Budget, run_alone: Alone) -> Classifier:
     """Load the version in ``folder`` (``<name>/<version>``), warm it up and check its answers.
 
-    Loading blocks for seconds: do it in a thread. ``run_alone`` runs a batch of the warm-up while no other batch runs.
+    Loading blocks for seconds: do it in a thread. ``run_alone`` runs a batch while no other batch runs.
     Raises InvalidManifest or StartupError.
     """
     manifest = read_manifest(folder)
@@ -114,7 +114,7 @@ def load(folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: B
         in_flight=pixels_in_flight,
         fast=settings.decode == "fast",
     )
-    placement = place(folder, manifest, settings)
+    placement = place(folder, manifest, settings, run_alone)
     golden = GoldenSamples.read(folder, manifest, placement.variant, decoder)
     batch_s = warm_up(placement, golden, settings.batch_sizes, run_alone)
     cost = CostModel(batch_s, settings.batch_sizes)

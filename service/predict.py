@@ -4,7 +4,7 @@ The rules:
 - The model is found and admission is checked before a door reads the images.
 - One deadline covers reading, decoding, waiting and inference.
 - A door cancels a question whose client has gone, or raises ClientGone in it. The question takes its work with it.
-- Each question and each image is counted once, by how it ended.
+- Each image that is answered or fails is counted once. A question that fails before its images counts as one image.
 """
 
 import asyncio
@@ -26,9 +26,31 @@ class Question:
     """What one client asks of one model until ``deadline``, in seconds on the event loop's clock."""
 
     classifier: Classifier
+    timeout_s: float
     deadline: float
     priority: Priority
     _metrics: Metrics
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncIterator[None]:
+        """Check admission, then let the block read the images and get their answers.
+
+        Raises what ``Classifier.check`` raises, and DeadlineExceeded once the deadline has passed.
+        """
+        try:
+            with self.classifier.asked():
+                async with asyncio.timeout_at(self.deadline):
+                    self.classifier.check(self.deadline, self.priority)
+                    yield
+        except ServiceError as error:
+            self.count(error)
+            raise
+        except TimeoutError:
+            self.count(DeadlineExceeded(""))
+            raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s") from None
+        except (asyncio.CancelledError, ClientGone):
+            self._metrics.disconnected.labels(self.classifier.name).inc()
+            raise
 
     async def answer(self, image: bytes) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
@@ -39,16 +61,15 @@ class Question:
         return answer
 
     async def answers(self, images: Sequence[bytes]) -> list[Answer | ServiceError]:
-        """Classify several encoded images. One that fails has its error in its place."""
-
-        async def outcome(image: bytes) -> Answer | ServiceError:
-            try:
-                return await self.answer(image)
-            except ServiceError as error:
-                self.count(error)
-                return error
-
-        return await asyncio.gather(*map(outcome, images))
+        """Classify several encoded images. An image that fails has its error in its place."""
+        outcomes: list[Answer | ServiceError] = []
+        for outcome in await asyncio.gather(*map(self.answer, images), return_exceptions=True):
+            if isinstance(outcome, ServiceError):
+                self.count(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
 
     def count(self, error: ServiceError) -> None:
         """Count an image that got ``error`` for an answer."""
@@ -68,31 +89,9 @@ class Predict:
     metrics: Metrics
     settings: Settings
 
-    @asynccontextmanager
-    async def question(
-        self, model: str | None, version: int | None, timeout_ms: int | None, priority: Priority
-    ) -> AsyncIterator[Question]:
-        """Find a model and check admission, then let the block ask.
-
-        Raises what ``Registry.find`` and ``Classifier.check`` raise, and DeadlineExceeded once the block has taken
-        ``timeout_ms`` milliseconds.
-        """
+    def question(self, model: str | None, version: int | None, timeout_ms: int | None, priority: Priority) -> Question:
+        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises."""
         classifier = self.registry.find(model, version)
         timeout_s = min(timeout_ms or self.settings.default_timeout_ms, self.settings.max_timeout_ms) / 1e3
         deadline = asyncio.get_running_loop().time() + timeout_s
-        question = Question(classifier, deadline, priority, self.metrics)
-        try:
-            with classifier.asked():
-                async with asyncio.timeout_at(deadline):
-                    classifier.check(deadline, priority)
-                    yield question
-        except ServiceError as error:
-            question.count(error)
-            raise
-        except TimeoutError:
-            late = DeadlineExceeded(f"no answer within {timeout_s:g} s")
-            question.count(late)
-            raise late from None
-        except (asyncio.CancelledError, ClientGone):
-            self.metrics.disconnected.labels(classifier.name).inc()
-            raise
+        return Question(classifier, timeout_s, deadline, priority, self.metrics)

@@ -9,9 +9,6 @@ from prometheus_client.registry import Collector
 from service.classifier import Classifier
 from service.errors import Draining, InvalidParameter, ModelNotFound, Unavailable
 
-_LOADING = "the models are being loaded"
-_DRAINING = "the server is shutting down"
-
 
 class Registry(Collector):
     """The published versions by name and number, and why the other versions are not served."""
@@ -19,6 +16,7 @@ class Registry(Collector):
     def __init__(self, default_model: str | None = None) -> None:
         self.failures: dict[tuple[str, int], str] = {}
         self.phase: Literal["loading", "serving", "draining"] = "loading"
+        self.start_failed: str | None = None  # why no model will be served
         self._default_model = default_model
         self._models: dict[str, dict[int, Classifier]] = {}
 
@@ -27,15 +25,18 @@ class Registry(Collector):
         for versions in self._models.values():
             yield from versions.values()
 
-    def publish(self, classifier: Classifier) -> None:
-        """Serve a version from now on."""
-        self._models.setdefault(classifier.name, {})[classifier.version] = classifier
+    def publish(self, classifier: Classifier) -> Classifier | None:
+        """Find a version from now on. Return what was found under its name and number before."""
+        versions = self._models.setdefault(classifier.name, {})
+        replaced, versions[classifier.version] = versions.get(classifier.version), classifier
         self.failures.pop((classifier.name, classifier.version), None)
+        return replaced
 
     def withdraw(self, name: str, version: int) -> Classifier:
         """Find a version no longer. Return it; questions that found it before may go on. Raises ModelNotFound."""
-        classifier = self.find(name, version)
-        del self._models[name][version]
+        if version not in self._models.get(name, {}):
+            raise ModelNotFound(f"no version {version} of {name} is served")
+        classifier = self._models[name].pop(version)
         if not self._models[name]:
             del self._models[name]
         return classifier
@@ -45,25 +46,23 @@ class Registry(Collector):
 
         Raises Unavailable, ModelNotFound or InvalidParameter.
         """
-        if self.phase == "draining":
-            raise Draining(_DRAINING)
-        if self.phase == "loading":
-            raise Unavailable(_LOADING)
-        known = ", ".join(self._models)
-        name = name or self._default_model or (known if len(self._models) == 1 else None)
+        if self.phase != "serving":
+            raise (Draining if self.draining else Unavailable)(self._why_not_serving())
+        known = sorted({*self._models, *(failed for failed, _ in self.failures)})
+        name = name or self._default_model or (known[0] if len(known) == 1 else None)
         if name is None:
-            raise InvalidParameter(f"say which model: ?model= one of {known}")
+            raise InvalidParameter(f"say which model: ?model= one of {', '.join(known)}")
         versions = self._models.get(name, {})
-        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
-        if version in failed or (failed and not versions):
-            raise Unavailable(failed.get(version or 0) or next(iter(failed.values())))
-        if not versions:
-            raise ModelNotFound(f"no model {name!r}; there is {known}")
-        if version is None:
+        if version is None and versions:
             return versions[max(versions)]
-        if version not in versions:
-            raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, versions))}")
-        return versions[version]
+        if version in versions:
+            return versions[version]
+        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
+        if failed and version in (None, *failed):
+            raise Unavailable(failed[max(failed) if version is None else version])
+        if name not in known:
+            raise ModelNotFound(f"no model {name!r}; there is {', '.join(known)}")
+        raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, versions))}")
 
     @property
     def draining(self) -> bool:
@@ -72,16 +71,24 @@ class Registry(Collector):
 
     @property
     def unready(self) -> str | None:
-        """Why the server is not ready, or None when every wanted version works or has a predecessor that works."""
+        """Why the server is not ready, or None.
+
+        It is ready when every version was loaded or has a predecessor that was, and no loaded version is given up.
+        """
         if self.phase != "serving":
-            return _DRAINING if self.draining else _LOADING
+            return self._why_not_serving()
         failed = (
             f"{name}/{version}: {reason}"
             for (name, version), reason in self.failures.items()
-            if not any(number < version for number in self._models.get(name, {}))
+            if not any(number <= version for number in self._models.get(name, {}))
         )
         broken = (f"{model!r}: {model.unready}" for model in self if model.unready is not None)
         return "; ".join([*failed, *broken]) or None
+
+    def _why_not_serving(self) -> str:
+        if self.draining:
+            return "the server is shutting down"
+        return self.start_failed or "the models are being loaded"
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give Prometheus its gauges as they are now."""

@@ -43,6 +43,7 @@ class Runtime:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.drain()
         self.loading.cancel()
         await asyncio.wait([self.loading])
         self._batcher.close()
@@ -52,7 +53,10 @@ class Runtime:
         self.registry.phase = "draining"
 
     async def load(self, folder: Path) -> None:
-        """Load a version, and publish it or note why it cannot be served. Raises StartupError for a missing device."""
+        """Load a version, and publish it in place of a version with its number, or note why it cannot be served.
+
+        Raises StartupError when the settings cannot be met, by this machine or by this model.
+        """
         loop = asyncio.get_running_loop()
 
         def run_alone(work: Callable[[], float]) -> float:
@@ -60,17 +64,22 @@ class Runtime:
 
         try:
             classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._pixels, run_alone)
-        except InvalidManifest as error:
+        except Exception as error:
             self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
-            log.error("not serving %s: %s", folder, error)
+            if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):
+                raise
+            unexpected = None if isinstance(error, InvalidManifest) else error
+            log.error("not serving %s: %s", folder, error, exc_info=unexpected)
             return
         self._batcher.add(classifier.served)
-        self.registry.publish(classifier)
+        replaced = self.registry.publish(classifier)
         if not classifier.manifest.trained:
             log.warning("%r has RANDOM weights: its answers mean nothing, only its speed does", classifier)
         place = f"{classifier.placement.precision} on {classifier.placement.provider}"
         first_ms = classifier.batch_s[1] * 1e3
         log.info("loaded %r: %s (%s), batch 1 in %.0f ms", classifier, place, classifier.placement.reason, first_ms)
+        if replaced is not None:
+            await replaced.retire()
 
     async def retire(self, name: str, version: int) -> None:
         """Serve a version no longer: it finishes what was asked of it and goes, with all its memory and figures.
@@ -83,6 +92,16 @@ class Runtime:
         log.info("retired %s version %d", name, version)
 
     async def _load_all(self) -> None:
+        try:
+            await self._load_repository()
+        except Exception as error:
+            self.registry.start_failed = f"can't start: {error}"
+            log.error(self.registry.start_failed, exc_info=None if isinstance(error, StartupError) else error)
+            raise
+        if not self.registry.draining:
+            self.registry.phase = "serving"
+
+    async def _load_repository(self) -> None:
         repository, default = self.settings.model_repository, self.settings.default_model
         folders = sorted(version_folders(repository))
         if not folders:
@@ -92,8 +111,6 @@ class Runtime:
             raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
         for folder in folders:
             await self.load(folder)
-        if not self.registry.draining:
-            self.registry.phase = "serving"
 
 
 def version_folders(repository: Path) -> Iterator[Path]:

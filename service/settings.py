@@ -41,7 +41,7 @@ class _Group(BaseSettings):
 
 
 class _Models(_Group):
-    title = "the first to know"
+    title = "most important"
 
     model_repository: Path = Field(Path("model_repository"), description="folder of exported models")
     default_model: str | None = Field(None, description="model for requests that name none; needed with several models")
@@ -53,7 +53,7 @@ class _Models(_Group):
         "auto", description="precision of models; auto takes the fastest that suits the device, as measured at start"
     )
     max_batch_size: int = Field(6, ge=1, le=256, description="images in the largest batch")
-    max_queue_size: int = Field(64, ge=1, description="images of one model that are admitted and do not run yet")
+    max_queue_size: int = Field(64, ge=1, description="images of one version that are admitted and do not run yet")
 
 
 class _Address(_Group):
@@ -66,24 +66,50 @@ class _Address(_Group):
 class _Devices(_Group):
     title = "devices and decoding"
 
-    threads: int = Field(default_factory=available_cpus, ge=1, description="threads that infer on the CPU")
-    decode_threads: int = Field(default_factory=available_cpus, ge=1, description="threads that decode images")
-    decode: Literal["exact", "fast"] = Field("fast", description="fast decodes large JPEGs at a fraction of their size")
+    threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="threads that infer on the CPU; one for each CPU allowed if left out",
+    )
+    decode_threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="threads that decode images; one for each CPU allowed if left out",
+    )
+    decode: Literal["exact", "fast"] = Field(
+        "fast", description="exact decodes every pixel; fast decodes large JPEGs at a fraction of their size"
+    )
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="pixels of the largest picture")
     max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels decoded at a time, of all requests")
-    cache: Path = Field(default_factory=_user_cache, description="folder that keeps what a start compiled and measured")
-    device_ids: str = Field("0", pattern=r"^\d+(,\d+)*$", description="GPUs to use, as 0,1; each runs batches")
-    tf32: bool = Field(False, description="let GPUs round fp32 products to 10 bits, which is faster")
-    cuda_graphs: bool = Field(False, description="launch a batch as one CUDA graph; needs device=cuda")
-    gpu_memory_limit_mb: int | None = Field(None, ge=1, description="MB of memory that one model may take on one GPU")
+    cache: Path = Field(
+        default_factory=_user_cache,
+        description="folder for what a start compiled and measured; ~/.cache/inferception if left out",
+    )
+    device_ids: str = Field(
+        "0",
+        pattern=r"^\d+(,\d+)*$",
+        description="numbers of the GPUs to use, as 0,1; several need device=cuda or tensorrt",
+    )
+    tf32: bool = Field(False, description="true lets GPUs round fp32 products to 10 bits, which is faster")
+    cuda_graphs: bool = Field(False, description="true launches a batch as one CUDA graph; needs device=cuda")
+    gpu_memory_limit_mb: int | None = Field(
+        None, ge=1, description="MB of memory that one model may take on one GPU; no limit if left out"
+    )
+
+
+class _Logs(_Group):
+    title = "the server"
+
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
 
 
 class _Server(_Group):
-    title = "the server"
+    title = _Logs.title
 
     max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
-    drain_grace_ms: int = Field(1_000, ge=0, description="ms to serve on after SIGTERM, while load balancers notice")
+    drain_grace_ms: int = Field(
+        1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"
+    )
     probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
 
 
@@ -91,14 +117,16 @@ class _Requests(_Group):
     title = "requests"
 
     default_timeout_ms: int = Field(10_000, ge=1, description="deadline in ms of a request that sets none")
-    max_timeout_ms: int = Field(60_000, ge=1, description="longest deadline in ms that a request may set")
+    max_timeout_ms: int = Field(
+        60_000, ge=1, description="longest deadline in ms; a longer one that a request sets is cut to this"
+    )
     body_timeout_ms: int = Field(5_000, ge=1, description="ms in which a body must arrive")
     max_body_bytes: int = Field(20_000_000, ge=1, description="bytes of the largest body")
     max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bytes of bodies held at a time, in all")
     max_files: int = Field(32, ge=1, description="files in one multipart request")
 
 
-class ModelSettings(_Devices, _Models):
+class ModelSettings(_Logs, _Devices, _Models):
     """What loading a model needs. Each setting is also the environment variable ``INFERCEPTION_<NAME>``."""
 
     @field_validator("device_ids")
@@ -116,6 +144,13 @@ class ModelSettings(_Devices, _Models):
         if precision == "bf16" and info.data.get("device") != "openvino":
             raise ValueError("bf16 needs device=openvino")
         return precision
+
+    @field_validator("device_ids", "tf32", "gpu_memory_limit_mb")
+    @classmethod
+    def _gpus_have_settings_of_their_own(cls, value: object, info: ValidationInfo) -> object:
+        if value != cls.model_fields[str(info.field_name)].default and info.data.get("device") in ("cpu", "openvino"):
+            raise ValueError("only GPUs have this setting: it needs device=auto, cuda or tensorrt")
+        return value
 
     @field_validator("cuda_graphs")
     @classmethod

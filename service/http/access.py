@@ -62,6 +62,7 @@ class Access:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 trace.finished("total")
+                self._count(scope, trace, status)
                 # The list of headers belongs to the response, which may be sent again.
                 headers = MutableHeaders(raw=list(message["headers"]))
                 headers["X-Request-Id"] = trace.request_id
@@ -73,18 +74,24 @@ class Access:
 
         try:
             await self.app(scope, receive, send_observed)
+        except Exception:
+            status = 500  # Starlette answers an unexpected error outside of this middleware
+            raise
         finally:
-            self._record(scope, trace, status)
+            if "total" not in trace.stages:  # no answer was sent from here
+                self._count(scope, trace, status)
+            self._log(scope, trace, status)
 
-    def _record(self, scope: Scope, trace: Trace, status: int) -> None:
-        metrics = self.runtime.metrics
-        path: str = getattr(scope.get("route"), "path", "unknown")
-        metrics.requests.labels(trace.model, path, status).inc()
+    def _count(self, scope: Scope, trace: Trace, status: int) -> None:
+        """Count a request before its answer is sent: its model may be retired once the answer is known."""
+        self.runtime.metrics.requests.labels(trace.model, _path(scope), status).inc()
         if trace.model:
             for stage in ("read", "total"):
                 if stage in trace.stages:
-                    metrics.stage.labels(stage).observe(trace.stages[stage])
-        level = logging.DEBUG if path.startswith(PROBES) else logging.INFO
+                    self.runtime.metrics.stage.labels(stage).observe(trace.stages[stage])
+
+    def _log(self, scope: Scope, trace: Trace, status: int) -> None:
+        level = logging.DEBUG if _path(scope).startswith(PROBES) else logging.INFO
         if log.isEnabledFor(level):
             fields = {
                 "method": scope["method"],
@@ -95,3 +102,8 @@ class Access:
                 **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in trace.stages.items()},
             }
             log.log(level, "request", extra={"fields": fields})
+
+
+def _path(scope: Scope) -> str:
+    """Return the path of the route, so that unknown paths are one."""
+    return str(getattr(scope.get("route"), "path", "unknown"))

@@ -30,11 +30,12 @@ async def classify(
     runtime: Runtime = request.app.state.runtime
     trace: Trace = request.state.trace
     timeout_ms = asked.timeout_ms or headers.x_request_timeout_ms
-    async with runtime.predict.question(asked.model, asked.version, timeout_ms, headers.priority) as question:
-        trace.model = question.classifier.name
-        top_k, classes = asked.top_k or 5, len(question.classifier.labels)
-        if asked.top_k is not None and asked.top_k > classes:
-            raise InvalidParameter(f"top_k={top_k}, but {question.classifier.name} has {classes} classes")
+    question = runtime.predict.question(asked.model, asked.version, timeout_ms, headers.priority)
+    trace.model = question.classifier.name
+    top_k, classes = asked.top_k or 5, len(question.classifier.labels)
+    if asked.top_k is not None and asked.top_k > classes:
+        raise InvalidParameter(f"top_k={top_k}, but {question.classifier.name} has {classes} classes")
+    async with question.asked():
         with Body(request, runtime.settings, runtime.body_bytes) as body:
             files = await body.files()
             trace.finished("read")

@@ -9,7 +9,6 @@ from types import FrameType
 
 import uvicorn
 
-from service.errors import StartupError
 from service.http.app import create_app
 from service.http.uvicorn_connection import bounded_connection
 from service.runtime import Runtime
@@ -48,11 +47,9 @@ class DrainingServer(uvicorn.Server):
         self._runtime.loading.add_done_callback(self._loaded)
 
     def _loaded(self, loading: asyncio.Task[None]) -> None:
-        if loading.cancelled():
+        if loading.cancelled() or self._runtime.registry.draining:
             return
-        error = loading.exception()
-        if error is not None:
-            log.error("can't start: %s", error, exc_info=None if isinstance(error, StartupError) else error)
+        if loading.exception() is not None:  # the runtime has logged it
             self.failed = self.should_exit = True
             return
         gc.collect()

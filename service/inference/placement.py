@@ -1,7 +1,8 @@
 """Chooses where a model runs and in which precision."""
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,13 @@ from service.settings import Settings
 
 CPU_DEVICES = ("cpu", "openvino")  # ONNX Runtime's own kernels first: they take less memory than a plugin's
 _TRIES = 5
+
+Alone = Callable[[Callable[[], float]], float]  # runs a piece of work while no other batch runs on the device
+
+
+def at_once(work: Callable[[], float]) -> float:
+    """Run a piece of work where nothing else runs."""
+    return work()
 
 
 @dataclass(frozen=True)
@@ -44,21 +52,21 @@ class Placement(Candidate):
     nodes: Mapping[str, int]  # of the graph by provider, in one session
 
 
-def place(folder: Path, manifest: Manifest, settings: Settings) -> Placement:
-    """Load a model where the settings say.
+def place(folder: Path, manifest: Manifest, settings: Settings, run: Alone = at_once) -> Placement:
+    """Load a model where the settings say. ``run`` runs what is measured while no other batch runs.
 
     Raises InvalidManifest, DeviceUnavailable, or StartupError for a precision that the model lacks.
     """
     if settings.device != "auto":
-        return _fastest(folder, manifest, settings, [settings.device], f"device={settings.device}")
+        return _fastest(folder, manifest, settings, run, [settings.device], f"device={settings.device}")
     try:
-        return _fastest(folder, manifest, settings, ["cuda"], "auto: a CUDA device runs the model")
+        return _fastest(folder, manifest, settings, run, ["cuda"], "auto: a CUDA device runs the model")
     except DeviceUnavailable as error:
         reason = f"auto: no CUDA ({error})"
     try:
-        return _fastest(folder, manifest, settings, CPU_DEVICES, reason)
+        return _fastest(folder, manifest, settings, run, CPU_DEVICES, reason)
     except DeviceUnavailable as error:
-        return _fastest(folder, manifest, settings, ["cpu"], f"{reason}; no OpenVINO ({error})")
+        return _fastest(folder, manifest, settings, run, ["cpu"], f"{reason}; no OpenVINO ({error})")
 
 
 def candidates(manifest: Manifest, precision: str, device: str) -> list[Candidate]:
@@ -92,7 +100,9 @@ def load(folder: Path, manifest: Manifest, settings: Settings, way: Candidate, r
     return Placement(way.device, way.precision, way.variant, sessions, reason, first.provider, first.nodes)
 
 
-def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequence[str], reason: str) -> Placement:
+def _fastest(
+    folder: Path, manifest: Manifest, settings: Settings, run: Alone, devices: Sequence[str], reason: str
+) -> Placement:
     """Load the candidate that is fastest on these devices, by a measurement of this or of an earlier start.
 
     Of equally fast candidates the first device's most precise one is loaded.
@@ -110,26 +120,30 @@ def _fastest(folder: Path, manifest: Manifest, settings: Settings, devices: Sequ
     }
     choice = recall(cache, depends_on)
     if choice is None:
-        choice = _measure(folder, manifest, settings, ways)
+        choice = _measure(folder, manifest, settings, ways, run)
         remember(cache, depends_on, choice)
     return load(folder, manifest, settings, ways[choice.best], f"{reason}; {choice}")
 
 
-def _measure(folder: Path, manifest: Manifest, settings: Settings, ways: dict[str, Candidate]) -> Choice:
+def _measure(folder: Path, manifest: Manifest, settings: Settings, ways: dict[str, Candidate], run: Alone) -> Choice:
     """Load a model in all ways, to be forgotten again: they would take memory beside the way that is served."""
     sessions = {  # the plugin's first: where that fails, the others need not be loaded to be measured
         name: load(folder, manifest, settings, ways[name], "to be measured").sessions[0] for name in reversed(ways)
     }
     blank = np.zeros((1, manifest.input.height, manifest.input.width, 3), np.uint8)
-    return Choice(seconds=_seconds({name: sessions[name] for name in ways}, blank), measured=date.today())
+    return Choice(seconds=_seconds({name: sessions[name] for name in ways}, blank, run), measured=date.today())
 
 
-def _seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8]) -> dict[str, float]:
+def _seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8], run: Alone) -> dict[str, float]:
     """Return the least seconds that an image takes in several turns, after a turn in which memory and threads come."""
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(1 + _TRIES):
         for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(image)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(run(functools.partial(_timed, session, image)))
     return {name: min(taken[1:]) for name, taken in seconds.items()}
+
+
+def _timed(session: Session, image: NDArray[np.uint8]) -> float:
+    start = time.perf_counter()
+    session.run(image)
+    return time.perf_counter() - start

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidManifest
 from service.inference.devices import DEVICES
 from service.inference.manifest import Golden, Manifest, Variant, checked_file
-from service.inference.placement import Placement
+from service.inference.placement import Alone, Placement
 from service.sessions import Session
 
 # JPEG decoders and resamplers differ by a level here and there. That moves a probability by about 0.01, and can swap
@@ -28,7 +28,6 @@ _GOLDEN_TOLERANCE = 0.05
 _GOLDEN_TIE = 0.8
 
 Decode = Callable[[bytes, NDArray[np.uint8]], None]  # an encoded image into uint8 [height, width, 3]
-Alone = Callable[[Callable[[], float]], float]  # runs a piece of work while no other batch runs on the device
 
 
 @dataclass(frozen=True, eq=False)

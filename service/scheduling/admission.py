@@ -7,6 +7,7 @@ The rules:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import ServiceError
 from service.scheduling.batch_queue import Ticket
 from service.scheduling.pixel_slab import PixelSlab
 from service.tracing import Span, Stages
+
+log = logging.getLogger("inferception")
 
 Decode = Callable[[NDArray[np.uint8]], None]  # writes an image into its row, uint8 [height, width, 3]
 
@@ -39,33 +43,33 @@ class Admission:
     row: int
     answer: asyncio.Future[Answer]
     decode: Decode | None  # None once nobody waits for the answer
+    _touched: bool = field(default=False, init=False)  # by a decoder or a batch: neither can be stopped
     stages: Stages = field(default_factory=Stages, init=False)
     decode_s: float = field(default=0.0, init=False)
     decoded_at: float = field(default=0.0, init=False)  # on time.perf_counter
-    _touched: bool = field(default=True, init=False)  # by a decoder or a batch: neither can be stopped
 
-    def decode_row(self) -> BaseException | None:
-        """Decode in a decoder's thread. Return what was raised.
-
-        The error has no traceback and no cause: their frames would keep the picture in memory.
-        """
+    def decode_row(self) -> Exception | None:
+        """Decode in a decoder's thread. Return what was raised, without the frames, which would keep the picture."""
         decode = self.decode
         if decode is None or self.answer.done():
             return None  # it was shed or its client left while it waited for this thread
         start = time.perf_counter()
         try:
             decode(self.pixels[self.row])
-        except BaseException as error:
+        except ServiceError as error:
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
+        except BaseException as error:
+            log.exception("decoding an image failed")
+            return RuntimeError(f"decoding failed: {error!r}")
         self.decoded_at = time.perf_counter()
         self.decode_s = self.decoded_at - start
         return None
 
-    def start(self, batch: Span) -> None:
-        """Note that a batch reads the row from now on."""
+    def touch(self, stage: str, batch: Span | None = None) -> None:
+        """Note that a decoder or a batch uses the row from now on, for ``stage``."""
         self._touched = True
-        self.stages.enter("infer", batch)
+        self.stages.enter(stage, batch)
 
     def let_go(self) -> None:
         """Note that the decoder or the batch is done with the row."""
@@ -88,7 +92,7 @@ class Admission:
             stages = {"decode": self.decode_s, "queue": started - self.decoded_at, "infer": ended - started}
             self.answer.set_result(Answer(probabilities, batch_size, stages))
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Let whoever waits for the answer get ``error``."""
         if not self.answer.done():
             self.answer.set_exception(error)

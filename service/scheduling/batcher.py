@@ -41,8 +41,9 @@ def _run(session: Session, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float3
         probabilities = session.run(pixels)
         if len(probabilities) != len(pixels):
             raise InferenceFailed(f"{len(pixels)} images went in, {len(probabilities)} answers came out")
-    except Exception as error:
-        return error.with_traceback(None), started, time.perf_counter()  # its frames would keep the pixels
+    except BaseException as error:
+        log.exception("a batch failed")
+        return InferenceFailed(f"the model failed: {error}"), started, time.perf_counter()
     return probabilities, started, time.perf_counter()
 
 
@@ -91,16 +92,18 @@ class Batcher:
         model is given up.
         """
         admission = self._admit(served, decode, deadline, priority)
+        finish = functools.partial(self._finish_decoding, admission)
         try:
-            admission.stages.enter("decode")
-            decoding = asyncio.get_running_loop().run_in_executor(self._decoders, admission.decode_row)
-            decoding.add_done_callback(functools.partial(self._finish_decoding, admission))
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(self._decoders, admission.decode_row).add_done_callback(finish)
+            admission.touch("decode")
             return await admission.answer
         finally:
             admission.leave()
             self.scheduler.cancel(admission.ticket)
             del self._admissions[admission.ticket]
             self._ended.set()
+            del admission, finish  # or an error would lead to this frame, and this frame to the error
 
     async def try_out(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a runner's thread while no batch runs. Return what it returns, raise what it raises."""
@@ -110,11 +113,12 @@ class Batcher:
         self._start()
         try:
             await started.wait()
-            return await loop.run_in_executor(self._runners[0], work)
-        finally:
-            del self._trials[trial]
-            self.scheduler.tried_out(trial, loop.time())
-            self._start()
+            running = loop.run_in_executor(self._runners[0], work)
+        except BaseException:
+            self._end_trial(trial)
+            raise
+        running.add_done_callback(lambda _: self._end_trial(trial))
+        return await asyncio.shield(running)  # the work goes on, and holds its slots, when the caller is cancelled
 
     def close(self) -> None:
         """Stop the threads, once they have done what waits for them."""
@@ -126,6 +130,12 @@ class Batcher:
     def _add_runners(self) -> None:
         for number in range(len(self._runners), self.scheduler.slots):
             self._runners.append(ThreadPoolExecutor(1, f"infer-{number}"))
+            self._runners[number].submit(int)  # the thread starts now: a thread that cannot start must not fail a batch
+
+    def _end_trial(self, trial: Trial) -> None:
+        del self._trials[trial]
+        self.scheduler.tried_out(trial, asyncio.get_running_loop().time())
+        self._start()
 
     def _admit(self, served: Served, decode: Decode, deadline: float, priority: Priority) -> Admission:
         """Take a place in the queue and a row."""
@@ -144,7 +154,7 @@ class Batcher:
         self._admissions[ticket] = Admission(ticket, served.pixels, row, loop.create_future(), decode)
         return self._admissions[ticket]
 
-    def _finish_decoding(self, admission: Admission, decoding: asyncio.Future[BaseException | None]) -> None:
+    def _finish_decoding(self, admission: Admission, decoding: asyncio.Future[Exception | None]) -> None:
         admission.let_go()
         if (error := decoding.result()) is not None:
             admission.fail(error)
@@ -171,7 +181,7 @@ class Batcher:
         pixels = self._served[run.model].pixels.batch(rows, run.size, run.slot)
         span = tracing.start_batch(run.model.name, len(admissions), run.size)
         for admission in admissions:
-            admission.start(span)
+            admission.touch("infer", span)
         running = asyncio.get_running_loop().run_in_executor(self._runners[run.slot], _run, run.session, pixels)
         running.add_done_callback(functools.partial(self._finish_batch, run, admissions, span))
 
@@ -190,7 +200,7 @@ class Batcher:
         for i, admission in enumerate(admissions):
             admission.let_go()
             if isinstance(outcome, Exception):
-                admission.fail(InferenceFailed(f"the model failed: {error}"))
+                admission.fail(InferenceFailed(str(outcome)))  # one each: raising adds to an error
             else:
                 admission.succeed(outcome[i], len(admissions), started, ended)
         name = run.model.name

@@ -50,9 +50,9 @@ class Run:
 
 @dataclass(eq=False)
 class Trial:
-    """Other work, which must run while no batch runs: warm-up, or a probe. It holds all slots once it is started."""
+    """Other work, which must run while no batch runs: warm-up, or a probe. Once it is started it holds ``slots``."""
 
-    started: bool = False
+    slots: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -77,7 +77,7 @@ class Scheduler:
 
     @property
     def slots(self) -> int:
-        """How many slots there are: as many as the model with the most sessions has sessions."""
+        """How many slots there are: as many as the model with the most sessions ever had sessions."""
         return len(self._slots)
 
     def add(self, model: Model) -> None:
@@ -137,15 +137,17 @@ class Scheduler:
         if self._trials:
             if len(idle) < len(self._slots):
                 return None
+            self._trials[0].slots = tuple(idle)
             for slot in self._slots:
                 slot.busy = True
-            self._trials[0].started = True
             return self._trials.popleft()
-        model = self._share.next(model for model in self._models if model.queue.ready)
-        usable = [number for number in idle if model is not None and number < len(model.sessions)]
-        if model is None or not usable:
+        # A model runs on the first of the slots, as many as it has sessions.
+        runnable = (model for model in self._models if model.queue.ready and any(n < len(model.sessions) for n in idle))
+        model = self._share.next(runnable)
+        if model is None:
             return None
-        # The slot that has been idle for longest, so that GPUs take turns.
+        # The slot that has been idle for longest runs the batch, so that GPUs take turns.
+        usable = (number for number in idle if number < len(model.sessions))
         number = min(usable, key=lambda number: self._slots[number].free_at)
         batch = model.queue.take(now, self._longest(model, now))
         seconds = model.queue.cost.seconds(batch.size)
@@ -171,11 +173,10 @@ class Scheduler:
 
     def tried_out(self, trial: Trial, now: float) -> None:
         """Note that a trial has ended, or is no longer wanted."""
-        if not trial.started:
+        if trial in self._trials:
             self._trials.remove(trial)
-            return
-        for slot in self._slots:
-            slot.busy, slot.free_at = False, now
+        for number in trial.slots:
+            self._slots[number].busy, self._slots[number].free_at = False, now
 
     def restored(self, model: Model) -> None:
         """Offer a model again that was given up."""

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from service.errors import ModelNotFound, StartupError, Unavailable
+from service.errors import DeadlineExceeded, InvalidImage, ModelNotFound, StartupError, Unavailable
 from service.inference.session import OnnxSession
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
@@ -52,7 +53,8 @@ def settings(models: Path) -> Settings:
 
 async def label(runtime: Runtime, version: int | None = None) -> tuple[int, str]:
     """Ask for a golden sample; return the version that answered, and its label."""
-    async with runtime.predict.question("xception", version, None, Priority.NORMAL) as question:
+    question = runtime.predict.question("xception", version, None, Priority.NORMAL)
+    async with question.asked():
         sample = question.classifier.manifest.golden[0]
         answer = await question.answer((question.classifier.folder / sample.file).read_bytes())
         return question.classifier.version, question.classifier.top(answer.probabilities, 1)[0]["label"]
@@ -73,6 +75,65 @@ async def test_a_default_model_that_is_not_there_is_an_error(model_repository: P
     async with Runtime(Settings(model_repository=models, default_model="resnet")) as runtime:
         with pytest.raises(StartupError, match="there is only xception"):
             await runtime.loading
+
+
+async def test_a_failed_start_is_told_by_readiness(tmp_path: Path) -> None:
+    async with Runtime(Settings(model_repository=tmp_path)) as runtime:
+        await asyncio.wait([runtime.loading])
+        assert "make export" in str(runtime.registry.unready)
+        with pytest.raises(Unavailable, match="make export"):
+            runtime.registry.find("xception")
+
+
+async def test_a_graph_that_loads_and_does_not_run_fails_its_version_alone(
+    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(session: OnnxSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("Got invalid dimensions")
+
+    monkeypatch.setattr(OnnxSession, "run", run)
+    models = repository(tmp_path, model_repository, 1)
+    async with Runtime(Settings(model_repository=models, device="cpu", max_batch_size=1)) as runtime:
+        await runtime.loading
+        assert "Got invalid dimensions" in runtime.registry.failures["xception", 1]
+
+
+async def test_a_version_that_is_loaded_again_takes_its_own_place(model_repository: Path, tmp_path: Path) -> None:
+    models = repository(tmp_path, model_repository, 1)
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        old = weakref.ref(runtime.registry.find("xception"))
+        await runtime.load(models / "xception" / "1")
+        assert old() is None
+        assert (await label(runtime))[0] == 1
+        (models / "xception" / "1" / "manifest.json").write_text("{")
+        await runtime.load(models / "xception" / "1")
+        assert (await label(runtime))[0] == 1  # what was loaded goes on
+        assert runtime.registry.unready is None
+
+
+async def test_a_missed_deadline_and_a_bad_image_leave_nothing_of_a_retired_version(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
+        await runtime.loading
+        gc.collect()
+        gc.disable()
+        try:
+            old = weakref.ref(runtime.registry.find("xception"))
+            with pytest.raises(DeadlineExceeded):
+                async with runtime.predict.question("xception", 1, 1000, Priority.NORMAL).asked():
+                    raise TimeoutError
+            question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
+            async with question.asked():
+                (error,) = await question.answers([b"not an image"])
+                assert isinstance(error, InvalidImage)
+            del question, error
+            await runtime.retire("xception", 1)
+            await asyncio.sleep(0)  # the loop holds the last future that woke this task
+            assert old() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_runtime_that_ends_while_it_loads_just_ends(model_repository: Path) -> None:
@@ -153,7 +214,8 @@ async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
 async def test_a_question_keeps_its_version_until_it_ends(model_repository: Path, tmp_path: Path) -> None:
     async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
         await runtime.loading
-        async with runtime.predict.question("xception", 1, None, Priority.NORMAL) as question:
+        question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
+        async with question.asked():
             retiring = asyncio.create_task(runtime.retire("xception", 1))
             with pytest.raises(ModelNotFound):
                 await until(lambda: runtime.registry.find("xception", 1) is None)

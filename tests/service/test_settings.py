@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,17 +34,55 @@ def test_environment_sets_what_arguments_do_not(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_bad_value_names_the_setting_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "serve"],
-        env=os.environ | {f"INFERCEPTION_{name}": value},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("serve", **{f"INFERCEPTION_{name}": value})
     assert done.returncode == 2
     assert f"INFERCEPTION_{name}" in done.stderr
     assert allowed in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+
+
+def test_no_option_is_accepted_and_ignored() -> None:
+    done = run("check", "--port=1")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --port=1" in done.stderr
+
+
+def test_check_names_a_bad_variable_of_the_server_too() -> None:
+    done = run("check", INFERCEPTION_PORT="http")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("--port or INFERCEPTION_PORT: ")
+
+
+def test_every_option_is_in_a_group_and_the_most_important_come_first() -> None:
+    shown = run("serve", "--help").stdout
+    groups = re.split(r"^([a-z ]+):$", shown, flags=re.MULTILINE)[1:]
+    pairs = zip(groups[::2], groups[1::2], strict=True)
+    options = {title: re.findall(r"^  --([a-z0-9-]+)", text, re.MULTILINE) for title, text in pairs}
+    assert list(options)[:2] == ["options", "most important"]
+    assert len(options["most important"]) == 8
+    named = {name.replace("-", "_") for names in options.values() for name in names}
+    assert named == set(Settings.model_fields)
+
+
+def test_an_address_in_use_ends_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", f"--port={taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr or "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("setting", [{"tf32": True}, {"gpu_memory_limit_mb": 1000}, {"device_ids": "1"}])
+def test_settings_of_gpus_are_refused_on_cpus(setting: dict[str, object]) -> None:
+    for device in ("cpu", "openvino"):
+        with pytest.raises(ValidationError, match="only GPUs have this setting"):
+            Settings.model_validate({"device": device} | setting)
+    Settings.model_validate({"device": "cuda"} | setting)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "tensorrt"])

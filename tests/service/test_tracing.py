@@ -153,7 +153,7 @@ async def test_a_batch_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, anyi
             with pytest.raises(InferenceFailed):
                 await ask(batcher, one, 1)
         batch, *stages = sorted(spans.get_finished_spans(), key=lambda span: span.name != "batch")
-    assert (batch.status.status_code, batch.status.description) == (StatusCode.ERROR, "out of memory")
+    assert (batch.status.status_code, batch.status.description) == (StatusCode.ERROR, "the model failed: out of memory")
     assert [span.name for span in stages] == ["decode", "queue", "infer"]
 
 

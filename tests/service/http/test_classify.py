@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,3 +151,28 @@ async def test_an_answer_that_is_not_a_number_is_an_error(runtime: Runtime) -> N
     async with waiting(runtime) as request:
         request.admission.answer.set_result(answer)
     assert request.counted == FAILED
+
+
+async def send(runtime: Runtime, query: bytes) -> dict[str, int]:
+    """Send a request that is answered at once; return what is counted of it."""
+    before, statuses = counts(runtime), list[int]()
+
+    async def note(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": query, "headers": []}
+    with suppress(ZeroDivisionError):  # Starlette raises an unexpected error again, for the server's log
+        await create_app(runtime)(scope, Client(b"").receive, note)
+    assert len(statuses) == 1
+    return dict(counts(runtime) - before) | {"status": statuses[0]}
+
+
+async def test_a_refusal_before_the_body_is_counted_for_its_model(runtime: Runtime) -> None:
+    refused = {"images DeadlineUnmeetable": 1, "requests 429": 1, "shed": 1, "status": 429}
+    assert await send(runtime, b"timeout_ms=1") == refused
+
+
+async def test_an_unexpected_error_is_counted_as_500(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime._batcher, "check", lambda *_: 1 // 0)
+    assert await send(runtime, b"") == {"requests 500": 1, "status": 500}

@@ -61,7 +61,7 @@ def test_auto_takes_the_fastest_that_it_measured(
 ) -> None:
     measured: list[list[str]] = []
 
-    def seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8]) -> dict[str, float]:
+    def seconds(sessions: Mapping[str, Session], image: NDArray[np.uint8], run: placement.Alone) -> dict[str, float]:
         measured.append(list(sessions))
         return {name: 0.02 if name == f"{fastest} on cpu" else 0.09 for name in sessions}
 
@@ -92,7 +92,7 @@ def test_ways_are_measured_in_turn_and_the_first_turn_does_not_count(monkeypatch
     monkeypatch.setattr(placement, "_TRIES", 2)
     monkeypatch.setattr("service.inference.placement.time.perf_counter", lambda: clock[0])
     ways: Any = {"a": Taking("a", 1, 5, 4), "b": Taking("b", 9, 2, 3)}
-    assert placement._seconds(ways, np.zeros((1, 1, 1, 3), np.uint8)) == {"a": 4, "b": 2}
+    assert placement._seconds(ways, np.zeros((1, 1, 1, 3), np.uint8), placement.at_once) == {"a": 4, "b": 2}
     assert order == ["a", "b"] * 3
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import InferenceFailed, InvalidImage, Unavailable
 from service.scheduling.admission import Answer
-from tests.service.scheduling.gated_session import GatedSession, ask, batching, queued, serving, until
+from tests.service.scheduling.gated_session import GatedDecoder, GatedSession, ask, batching, queued, serving, until
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +91,39 @@ async def test_a_model_that_keeps_failing_is_refused_until_its_probe_succeeds() 
         await until(lambda: one.model.breaker.reason is None)
         session.gate.release()
         assert (await ask(batcher, one, 4)).probabilities == [4]
+
+
+async def test_an_unexpected_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    session = GatedSession()
+    one = serving(session)
+
+    def broken(_: NDArray[np.uint8]) -> None:
+        raise SystemExit("a decoder that wants to end the process")
+
+    session.result = GatedSession.crash
+    session.gate.release()
+    async with batching(one) as batcher:
+        with pytest.raises(RuntimeError, match="wants to end the process"):
+            await ask(batcher, one, 1, decode=broken)
+        with pytest.raises(InferenceFailed, match="out of memory"):
+            await ask(batcher, one, 2)
+        assert [record.exc_info is not None for record in caplog.records] == [True, True]
+        session.result = GatedSession.echo
+        session.gate.release()
+        assert (await ask(batcher, one, 3)).probabilities == [3]
+
+
+async def test_a_trial_whose_caller_is_cancelled_holds_its_slot_to_the_end() -> None:
+    session = GatedSession()
+    one = serving(session)
+    async with batching(one) as batcher:
+        work = GatedDecoder()
+        trial = asyncio.ensure_future(batcher.try_out(lambda: work(np.zeros(1, np.uint8))))
+        await work.running()
+        trial.cancel()
+        await asyncio.wait([trial])
+        (waiting,) = await queued(batcher, one, 1)
+        assert session.batches == []
+        work.go_on.set()
+        session.gate.release()
+        assert (await waiting).probabilities == [1]

@@ -257,6 +257,27 @@ def test_a_trial_that_is_no_longer_wanted_never_starts() -> None:
     assert scheduler.next(0.0) is None
 
 
+def test_a_trial_frees_no_slot_that_came_after_it_had_started() -> None:
+    scheduler, trial = Scheduler(), Trial()
+    scheduler.try_out(trial)
+    assert scheduler.next(0.0) is trial
+    model = served(scheduler, "a", 0.1, slots=2)
+    put(scheduler, model, 1)
+    assert started(scheduler).slot == 1
+    scheduler.tried_out(trial, 0.1)
+    assert repr(scheduler) == "<idle busy, a: 0 decoded of 0 waiting>"
+
+
+def test_a_model_that_can_use_an_idle_slot_does_not_wait_for_one_that_cannot() -> None:
+    scheduler = Scheduler()
+    narrow, wide = served(scheduler, "narrow", 0.01), served(scheduler, "wide", 0.1, slots=2)
+    put(scheduler, narrow, 1)
+    assert started(scheduler).slot == 0
+    put(scheduler, narrow, 1)
+    put(scheduler, wide, 1)
+    assert started(scheduler).model is wide
+
+
 def test_a_removed_model_leaves_the_others_alone() -> None:
     scheduler = Scheduler()
     gone, stays = served(scheduler, "gone", 0.1), served(scheduler, "stays", 0.1)
