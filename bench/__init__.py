@@ -1,5 +1,5 @@
-"""``python -m bench``: what a machine can do, what the service makes of it, and how the service behaves under load.
+"""``python -m bench`` measures the machine's limits, the service beside these limits, and the service under load.
 
-A busy machine slows down what is measured while it is busy. So only ratios mean much, and best those of things that
-take turns: ways of running a session, of decoding, and service, limit and plain server.
+Other work on the machine slows a measurement down. So only ratios mean much. The best ratios compare things that were
+measured in turns: ways to run a session, ways to decode, and the service with its limit and with a plain server.
 """

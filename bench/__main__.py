@@ -23,11 +23,11 @@ from service.settings import Settings
 log = logging.getLogger("bench")
 
 Command = Callable[[argparse.Namespace, Settings], Iterator[Report]]
-EPILOG = "The service's settings are environment variables. `python -m service serve --help` lists them."
+EPILOG = "The service reads its settings from variables INFERCEPTION_<NAME>; see `python -m service serve --help`."
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 measured, 1 could not measure or a bar was not met, 2 bad usage."""
+    """Run the command line. Exit codes: 0 measured, 1 measuring failed or a bar was not met, 2 bad usage."""
     arguments = _parser().parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
@@ -60,16 +60,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure models and service.", epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure the models and the service.", epilog=EPILOG
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     reports, quick, photos = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     reports.add_argument("--reports", type=Path, default=Path("reports"), metavar="FOLDER",
-                         help="JSON and plots go to FOLDER/<command> (default: reports)")  # fmt: skip
+                         help="write JSON and plots to FOLDER/<command> (default: reports)")  # fmt: skip
     quick.add_argument(
-        "--quick", action="store_true", help="take seconds, only to see that all works: figures mean little"
+        "--quick", action="store_true", help="finish in seconds, to test that all works; the figures mean little"
     )
     photos.add_argument("--photos", type=Path, metavar="FOLDER",
-                        help="photos, <label>/<name>.jpg (default: .cache/photos, else golden samples)")  # fmt: skip
+                        help="folder of <label>/<name>.jpg (default: .cache/photos, else golden samples)")  # fmt: skip
 
     def add(name: str, measure: Command, text: str, *options: argparse.ArgumentParser) -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=options, help=text, description=f"{text}.", epilog=EPILOG)
@@ -77,17 +79,17 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     asks = (photos, reports, quick)
-    add("limits", _limits, "every model without HTTP: sessions alone, decoding alone, both side by side", *asks)
-    add("service", _service, "the service: starts, idle with every model, saturated with the default one", *asks)
-    load = add("load", _load, "the service under load, and which promises it keeps (40 minutes)", *asks)
+    add("limits", _limits, "every model without HTTP: the session alone, decoding alone, both side by side", *asks)
+    add("service", _service, "the service: its start, idle with every model, saturated with the default model", *asks)
+    load = add("load", _load, "the service under load, and which promises it keeps (takes 40 minutes)", *asks)
     load.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO",
-                      help=f"any of {', '.join(SCENARIOS)} (default: all)")  # fmt: skip
-    # An image of the service has neither of these.
+                      help=f"scenarios: any of {', '.join(SCENARIOS)} (default: all)")  # fmt: skip
+    # The service's container image contains neither of these two modules.
     if importlib.util.find_spec("bench.rewrites"):
         rewrites = add(
-            "rewrites", _rewrites, "what each rewrite of export/fuse.py gains; needs PyTorch", reports, quick
+            "rewrites", _rewrites, "the speed gained by each rewrite of export/fuse.py; needs PyTorch", reports, quick
         )
-        rewrites.add_argument("models", nargs="*", metavar="MODEL", help="architectures (default: all)")
+        rewrites.add_argument("models", nargs="*", metavar="MODEL", help="architectures to measure (default: all)")
     if importlib.util.find_spec("bench.gpu"):
         from bench.gpu.command import add_parts
 

@@ -1,4 +1,4 @@
-"""What HTTP and batching add to a request of an idle server: the same photos over HTTP and in process, in turn."""
+"""The time that HTTP and batching add to a request on an idle server: photos go over HTTP and in process, in turn."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.settings import Settings
 
 log = logging.getLogger("bench")
 
-SERVERS = 3  # where a process' memory lies moves its speed by a percent: more than an idle request's overhead
-ROUNDS = 5  # of all photos, and one before that doesn't count
+SERVERS = 3  # a process's memory layout changes its speed by 1 %, which is more than an idle request's overhead
+ROUNDS = 5  # of all photos, after one round that doesn't count
 
 
 class Times(NamedTuple):
-    """Milliseconds of one photo; ``at_work`` is what the server says that decoding and inference took of them."""
+    """Milliseconds of one photo. ``at_work`` is the part over HTTP that the server reports for decode and inference."""
 
     in_process: float
     over_http: float
@@ -33,9 +33,9 @@ class Times(NamedTuple):
 
 
 def measure(models: Mapping[str, Model], settings: Settings, *, quick: bool = False) -> Report:
-    """Start the server some times, and ask every model for its photos, one request after another.
+    """Start the server several times, and send every model its photos, one request after another.
 
-    Raises StartupError, RuntimeError for an answer that is none, ConnectionError when the server closes the connection.
+    Raises StartupError, RuntimeError for a status other than 200, ConnectionError if the server closes the connection.
     """
     starts, times = dict[int, dict[str, float | None]](), dict[str, list[Times]]()
     ready = {name: as_served(model, settings) for name, model in models.items()}
@@ -78,7 +78,7 @@ async def ask_in_turn(address: tuple[str, int], model: InProcess, rounds: int) -
 
 
 def summary(times: Iterable[Times]) -> dict[str, float]:
-    """Return milliseconds of a request, and how much more it takes than its pair and than the server's own work."""
+    """Return the milliseconds of a request, and its excess over the in-process run and over the server's own work."""
     in_process, over_http, at_work = zip(*times, strict=True)
     return {
         "p50": statistics.median(over_http),

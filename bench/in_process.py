@@ -1,4 +1,4 @@
-"""A model in this process, placed and fed as the service does it."""
+"""A model in this process, placed and fed as in the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("bench")
 
 
 class InProcess:
-    """A model in one precision on its device; ``str`` of it says which, as ``int8 on cpu``."""
+    """A model in one precision on its device. ``str`` names both, for example ``int8 on cpu``."""
 
     def __init__(self, model: Model, settings: Settings, placement: Placement) -> None:
         self.model = model
@@ -39,16 +39,16 @@ class InProcess:
 
     @property
     def sessions(self) -> Sessions:
-        """The sessions that run a batch each at a time."""
+        """All sessions of the model. Each runs one batch at a time."""
         return self.placement.sessions
 
     def decode(self, photo: bytes, row: NDArray[np.uint8], *, fast: bool | None = None) -> None:
-        """Decode a photo into uint8 ``[height, width, 3]``, fast or exactly; by default as the settings say."""
+        """Decode a photo into ``row``, uint8 ``[height, width, 3]``. The settings choose fast or exact by default."""
         fast = self.settings.decode == "fast" if fast is None else fast
         decode(photo, row, self.model.manifest.preprocessing, self.settings.max_pixels, self._budget, fast)
 
     def empty(self, count: int) -> NDArray[np.uint8]:
-        """Return memory for so many decoded images, uint8 ``[count, height, width, 3]``."""
+        """Return memory for ``count`` decoded images, uint8 ``[count, height, width, 3]``."""
         shape = self.model.manifest.input
         return np.empty((count, shape.height, shape.width, 3), np.uint8)
 
@@ -63,7 +63,7 @@ class InProcess:
 
 
 def decoded(model: Model, photos: Sequence[Photo], settings: Settings) -> NDArray[np.uint8]:
-    """Return photos as the model takes them, decoded exactly: uint8 ``[n, height, width, 3]``."""
+    """Return the photos as the model's input, decoded exactly: uint8 ``[n, height, width, 3]``."""
     shape, budget = model.manifest.input, Budget(settings.max_pixels_in_flight)
     images = np.empty((len(photos), shape.height, shape.width, 3), np.uint8)
     for photo, row in zip(photos, images, strict=True):
@@ -72,12 +72,12 @@ def decoded(model: Model, photos: Sequence[Photo], settings: Settings) -> NDArra
 
 
 def as_served(model: Model, settings: Settings) -> InProcess:
-    """Return the model where the service would run it. Raises StartupError or InvalidManifest."""
+    """Return the model on the device that the service would choose. Raises StartupError or InvalidManifest."""
     return InProcess(model, settings, place(model.folder, model.manifest, settings))
 
 
 def every_way(model: Model, settings: Settings, served: InProcess) -> dict[str, InProcess]:
-    """Return the model in every way that its device can run it, by name: a CPU has several."""
+    """Return every way in which the model's device can run the model, by name. A CPU has several ways."""
     device = served.placement.device
     devices = CPU_DEVICES if settings.device == "auto" and device in CPU_DEVICES else [device]
     ways: dict[str, InProcess] = {}

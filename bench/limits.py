@@ -1,4 +1,4 @@
-"""What a machine can do at most, without HTTP: sessions alone, decoding alone, and both side by side."""
+"""The machine's limits without HTTP: the session alone, decoding alone, and both side by side."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from service.settings import Settings
 
 log = logging.getLogger("bench")
 
-FLOAT = "fp32 on cpu"  # what all else is compared with
+FLOAT = "fp32 on cpu"  # the way with which the others are compared
 ROUNDS = 5
-OFFLINE_S = 8.0
+OFFLINE_S = 8.0  # seconds of one measurement of decoding and sessions together
 
 
 def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
-    """Measure one model. Raises StartupError or InvalidManifest for a model that can't be loaded."""
+    """Measure one model. Raises StartupError or InvalidManifest if the model can't be loaded."""
     rounds, seconds = (1, 0.1) if quick else (ROUNDS, OFFLINE_S)
     served = as_served(model, settings)
     ways = every_way(model, settings, served)
@@ -51,7 +51,7 @@ def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
 
 
 def offline_rate(way: InProcess, seconds: float = OFFLINE_S) -> float:
-    """Return images/s when each session decodes its next full batch while one runs: any server's limit."""
+    """Return images/s if threads decode each session's next full batch while one batch runs: any server's limit."""
     size, endless = way.settings.max_batch_size, itertools.cycle(way.model.photos)
     streams = [_Stream(session, way.empty(size), way.empty(size)) for session in way.sessions]
 
@@ -73,7 +73,7 @@ def offline_rate(way: InProcess, seconds: float = OFFLINE_S) -> float:
 
 
 class _Stream:
-    """Batches one after another: ``full`` runs while ``empty`` is being filled."""
+    """A session and two batches: ``full`` runs while ``empty`` is filled, and the two change places."""
 
     def __init__(self, session: Session, full: NDArray[np.uint8], empty: NDArray[np.uint8]) -> None:
         self.session, self.full, self.empty = session, full, empty
@@ -96,16 +96,16 @@ def _session_rates(ways: Mapping[str, InProcess], sizes: Sequence[int], rounds: 
 
 
 def _over_float(rates: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Return each way's rate over that of ONNX Runtime's own fp32, at the largest batch.
+    """Return each way's rate over the rate of fp32 on ONNX Runtime's CPU provider, at the largest batch.
 
-    There is none where another device or precision was asked for.
+    The result is empty if the settings ask for another device or precision, because fp32 is then not measured.
     """
     whole = rates.get(FLOAT)
     return {way: by_size[max(by_size)] / whole[max(whole)] for way, by_size in rates.items()} if whole else {}
 
 
 def _decode_ms(way: InProcess, rounds: int) -> dict[str, float]:
-    """Return milliseconds of one core for an image, decoded exactly and fast."""
+    """Return the milliseconds of one core that decoding an image takes, exactly and fast."""
     row = way.empty(1)[0]
 
     def decode_all(*, fast: bool) -> None:
@@ -113,6 +113,6 @@ def _decode_ms(way: InProcess, rounds: int) -> dict[str, float]:
             way.decode(photo.data, row, fast=fast)
 
     work = {"exact": lambda: decode_all(fast=False), "fast": lambda: decode_all(fast=True)}
-    # A thread's own time: what else the machine does meanwhile doesn't count.
+    # The clock counts the thread's own processor time, so other work on the machine doesn't count.
     seconds = in_turns(work, rounds, clock=time.thread_time)
     return {how: statistics.median(taken) * 1e3 / len(way.model.photos) for how, taken in seconds.items()}

@@ -1,4 +1,4 @@
-"""The server that a team would write first, to be compared with: FastAPI, Pillow, onnxruntime, a ``def`` endpoint.
+"""The server that a team might write first, to compare the service with: FastAPI, Pillow, onnxruntime, a ``def``.
 
 ``python -m bench.plain_server VERSION_FOLDER``: float32, no batching, every library's defaults.
 """
@@ -25,7 +25,7 @@ app = FastAPI()
 
 @app.post("/classify")
 def classify(image: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[str, Any]:
-    """Answer with the five most probable classes of a JPEG, squashed to the network's square."""
+    """Return the five most probable classes of a JPEG that is squashed to the network's square."""
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((299, 299), Image.Resampling.BICUBIC))
     probabilities = session.run(["probabilities"], {"images": pixels[None]})[0][0]
     best = probabilities.argsort()[::-1][:5].tolist()

@@ -1,4 +1,4 @@
-"""Series as a picture, by matplotlib, which the service's image lacks."""
+"""Draw a report's series with matplotlib, which the service's container image lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AVAILABLE = importlib.util.find_spec("matplotlib") is not None
 
 @dataclass(frozen=True)
 class BarChart:
-    """A bar from zero for each name."""
+    """One bar for each name, from zero."""
 
     title: str
     values: Mapping[str, float]
@@ -24,7 +24,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class Curves:
-    """Points (seconds, value) by name; dots are drawn on a logarithmic scale, and ``level`` as a line across."""
+    """Points (seconds, value) by name. Dots have a logarithmic scale. ``level`` is drawn as a horizontal line."""
 
     title: str
     points: Mapping[str, Sequence[tuple[float, float]]]
@@ -34,7 +34,7 @@ class Curves:
 
 
 def save(charts: Sequence[BarChart | Curves], title: str, path: Path) -> None:
-    """Draw the charts below each other, and write them as PNG."""
+    """Draw the charts one below the other, and write the picture as PNG."""
     from matplotlib.figure import Figure
 
     heights = [1 + 0.3 * len(chart.values) if isinstance(chart, BarChart) else 3.0 for chart in charts]

@@ -1,4 +1,4 @@
-"""What a measurement amounts to: figures, bars that are met or not, and series to plot; as text, JSON and a picture."""
+"""The result of a measurement: figures, bars that are met or not, and series to plot, as text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.plots import BarChart, Curves
 from service.settings import available_cpus
 
 WIDTH = 118
-_CELL = 60  # characters: JSON has an error's message whole
+_CELL = 60  # characters at most in a cell of a table; the JSON keeps whole error messages
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures are measured on."""
+    """Return the CPU, the number of usable CPUs, and the system."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
@@ -30,7 +30,7 @@ def machine() -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure and the limit that it must keep, from below unless ``at_least``. NaN keeps none."""
+    """A figure and its limit: a maximum, or a minimum if ``at_least``. NaN meets no limit."""
 
     name: str
     value: float
@@ -39,13 +39,13 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether the figure keeps the limit, which it may reach."""
+        """Whether the figure keeps the limit. A figure equal to the limit keeps it."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 @dataclass
 class Report:
-    """Figures under a title, which also names the files; mappings in ``figures`` may hold mappings."""
+    """Figures under a title. The files are named after the title. Mappings in ``figures`` may hold mappings."""
 
     title: str
     figures: dict[str, Any]
@@ -59,7 +59,7 @@ class Report:
         return all(bar.met for bar in self.bars)
 
     def text(self) -> str:
-        """Return the bars, a line each, and then the figures."""
+        """Return the bars, one per line, and then the figures."""
         rows = [
             f"  {'PASS' if bar.met else 'FAIL'}  {bar.name:<58} {bar.value:>10.3f}  {'>=' if bar.at_least else '<='} "
             f"{bar.limit:.3f}"
@@ -68,7 +68,7 @@ class Report:
         return "\n".join([self.title, *rows, *_lines(self.figures, "  ")])
 
     def write(self, folder: Path) -> None:
-        """Write ``<title>.json``, and ``<title>.png`` where there is something to plot and matplotlib to plot it."""
+        """Write ``<title>.json``. Also write ``<title>.png`` if there are plots and matplotlib is installed."""
         folder.mkdir(parents=True, exist_ok=True)
         bars = [asdict(bar) | {"met": bar.met} for bar in self.bars]
         content = {"title": self.title, "passed": self.passed, "machine": self.machine, "bars": bars}
@@ -80,7 +80,7 @@ class Report:
 
 
 def _lines(figures: Mapping[Any, Any], indent: str) -> list[str]:
-    """Return single figures one after another, mappings of the same figures as a table, other mappings further in."""
+    """Return single figures in wrapped lines, mappings of flat mappings as tables, and other mappings indented."""
     single = [f"{name} {_text(value)}" for name, value in figures.items() if not isinstance(value, Mapping)]
     unbroken = ", ".join(figure.replace(" ", _NO_BREAK) for figure in single)
     wrapped = textwrap.wrap(unbroken, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
@@ -123,7 +123,7 @@ def _text(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return what JSON can hold: it has no NaN, and its names are strings."""
+    """Return ``value`` in a form that JSON can hold: null for NaN, and strings as names."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Which models are measured, and with which photos."""
+"""The measured models and the photos that they are measured with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PHOTOS = Path(".cache/photos")  # where `make` puts them
 
 
 class Photo(NamedTuple):
-    """A JPEG file, and the label that its answer must name first; None where nobody knows."""
+    """A JPEG file, and the label that its answer must name first, or None if the right label is unknown."""
 
     data: bytes
     label: str | None = None
@@ -26,7 +26,7 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """One version of a model in its folder, and the photos that it is asked for."""
+    """One version of a model in its folder, and the photos that requests send to the model."""
 
     folder: Path
     manifest: Manifest
@@ -34,17 +34,17 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The name that requests give."""
+        """The model's name in requests."""
         return self.manifest.name
 
 
 def read_models(settings: Settings, photos: Path | None = None) -> dict[str, Model]:
     """Return every model by name, in its highest version, with the photos of a folder.
 
-    The folder holds ``<label>/<name>.jpg``. Without one it is ``PHOTOS``; where that is missing, each model is asked
-    for its golden samples.
+    The folder holds ``<label>/<name>.jpg``. The default folder is ``PHOTOS``. If ``PHOTOS`` is missing too, each model
+    gets its golden samples as photos.
 
-    Raises StartupError where there is no model or no photo, and InvalidManifest.
+    Raises StartupError if there is no model or no photo, and InvalidManifest.
     """
     versions = sorted(version_folders(settings.model_repository), key=lambda folder: int(folder.name))
     folders = sorted({folder.parent: folder for folder in versions}.values())
@@ -57,7 +57,7 @@ def read_models(settings: Settings, photos: Path | None = None) -> dict[str, Mod
 
 
 def default_model(models: dict[str, Model], settings: Settings) -> Model:
-    """Return the model that requests without a name get, or else the first. Raises StartupError if it is missing."""
+    """Return the model of the setting ``default_model``, or else the first. Raises StartupError if it is missing."""
     name = settings.default_model or next(iter(models))
     if name not in models:
         raise StartupError(f"default_model is {name!r}, which {settings.model_repository} lacks")
@@ -71,7 +71,7 @@ def golden_samples(folder: Path, manifest: Manifest) -> list[Photo]:
 
 @contextmanager
 def only(model: Model) -> Iterator[Path]:
-    """Yield a repository that holds this version of a model alone."""
+    """Yield a model repository that holds only this version of this model."""
     with tempfile.TemporaryDirectory() as repository:
         (Path(repository) / model.name).mkdir()
         (Path(repository) / model.name / model.folder.name).symlink_to(model.folder.resolve())

@@ -1,8 +1,8 @@
-"""What each rewrite of export/fuse.py does to node counts and speed.
+"""The effect of each rewrite of export/fuse.py on node counts and speed.
 
-The first step of a model is its unfused network as torch's exporter and ONNX Runtime make it. Both fold BatchNorm
-themselves, so that this rewrite can only change the layers counted. Each later step adds one rewrite. All steps of a
-model take turns, so that a busy machine slows them alike, and only ratios from one run mean anything.
+The first step of a model is its unfused network, as torch's exporter and ONNX Runtime optimise it. Both fold BatchNorm
+themselves, so ``fold_batch_norm`` can only change the number of layers. Each later step adds one rewrite. All steps of
+a model take turns, so that a busy machine slows them alike. Only ratios from one run mean anything.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ from service.settings import Settings
 log = logging.getLogger("bench")
 
 MODELS = tuple(CATALOG)
-WEIGHTS = {"xception": "kitchenware"}  # the rest untrained: live activations take the time that trained ones take
+WEIGHTS = {"xception": "kitchenware"}  # other models are untrained: their activations take as long as trained ones
 ROUNDS = {1: 9, 8: 5}  # by batch size
 DEVICES = ("cpu", "openvino", "cuda")
 
-Steps = Sequence[tuple[str, int, nn.Module]]  # what was rewritten, the layers that it left, the network
+Steps = Sequence[tuple[str, int, nn.Module]]  # the rewrite's name, the number of layers after it, the network
 
 
 class _Normalised(nn.Module):
-    """A network before ``fold_normalisation``, with the input that it has after it."""
+    """A network before ``fold_normalisation``, with the uint8 input that the rewrite gives a network."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -70,9 +70,9 @@ class _Normalised(nn.Module):
 
 
 def measure(model: str, settings: Settings, *, quick: bool = False) -> Report:
-    """Measure each rewrite that changes ``model``, an architecture, on each device that can run it.
+    """Measure each rewrite that changes the architecture ``model``, on each device that can run it.
 
-    Raises StartupError for an unknown one, WeightsUnavailable for weights or photos that can't be downloaded.
+    Raises StartupError for an unknown architecture, WeightsUnavailable if weights or photos can't be downloaded.
     """
     photos = labelled_photos()
     try:
@@ -83,10 +83,10 @@ def measure(model: str, settings: Settings, *, quick: bool = False) -> Report:
 
 
 def gains(loaded: LoadedModel, photos: list[bytes], settings: Settings, *, quick: bool = False) -> dict[str, Any]:
-    """Return what each rewrite changes, by device and batch size: layers, ONNX nodes and images/s, before and after.
+    """Return layers, ONNX nodes and images/s before and after each rewrite, by device and batch size.
 
-    ``ratio`` holds the quartiles of the rounds' own ratios of speed, which are above 1 where the rewrite is a gain.
-    Rewrites of floats come first, then those of int8 where there are any.
+    ``ratio`` holds the quartiles of the rounds' ratios of speed. A ratio above 1 means that the rewrite is a gain. The
+    rewrites of the float network come first, then the int8 rewrites, if any changes the network.
     """
     size, figures = loaded.spec.input_size, dict[str, Any]()
     pixels = preprocess_all(photos, loaded.preprocessing, size)
@@ -107,7 +107,7 @@ def _compare(
     *,
     quick: bool,
 ) -> None:
-    """Add to ``figures`` what each step gains over the one before."""
+    """Add the gain of each step over the step before to ``figures``."""
     for device in DEVICES:
         try:
             sessions = _open(graphs, device, settings, pixels.shape[1])
@@ -130,11 +130,11 @@ def _compare(
 
 
 def _open(graphs: Sequence[onnx.ModelProto], name: str, settings: Settings, size: int) -> list[Session]:
-    """Open the graphs as the service does on the device ``name``. Raises DeviceUnavailable when a graph can't be."""
+    """Open the graphs on the device ``name`` as the service does. Raises DeviceUnavailable if that fails."""
     device, sessions = devices.DEVICES[name], list[Session]()
     device.check(settings)
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings.model_copy(update={"cache": Path(folder)})  # nobody needs what these compile
+        settings = settings.model_copy(update={"cache": Path(folder)})  # compiled graphs are not kept
         for number, graph in enumerate(graphs):
             path = Path(folder) / f"{number}.onnx"
             path.write_bytes(graph.SerializeToString())
@@ -143,7 +143,7 @@ def _open(graphs: Sequence[onnx.ModelProto], name: str, settings: Settings, size
 
 
 def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
-    """Yield each rewrite that changes the network, with the layers left and the network so far, for uint8 images."""
+    """Yield each rewrite that changes the network, the layers after the rewrite, and the network for uint8 images."""
     preprocessing = loaded.preprocessing
     graph = trace_layers(loaded.model)
     yield "unfused", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
@@ -158,7 +158,7 @@ def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
 
 
 def _int8_steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
-    """Yield the rewrites that only int8's kernels gain from, as ``_steps`` does, after all others."""
+    """Yield the rewrites that speed up only int8, in the form of ``_steps``, on a network with all other rewrites."""
     graph = fuse(loaded.model, loaded.preprocessing)
     yield "int8", _layers(graph), copy.deepcopy(graph)
     before = str(graph)

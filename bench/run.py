@@ -1,4 +1,4 @@
-"""A stream of requests and what it amounts to: goodput, latencies, memory."""
+"""A series of requests and its results: goodput, latencies, the server's memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COLOURS: dict[str, str] = {
 
 @dataclass
 class Run:
-    """One stream of requests, meant for ``start`` to ``end``. Times are seconds on the event loop's clock.
+    """One series of requests, planned from ``start`` to ``end``. Times are seconds on the event loop's clock.
 
-    ``memory`` holds (time, resident bytes of the server); ``deadline_s`` is each request's.
+    ``memory`` holds pairs of a time and the server's resident bytes. ``deadline_s`` is the deadline of each request.
     """
 
     start: float
@@ -37,7 +37,7 @@ class Run:
 
     @classmethod
     def of_all(cls, runs: Sequence[Run]) -> Run:
-        """Return several runs, one after another, as one."""
+        """Return several consecutive runs as one run."""
         outcomes, memory = [o for run in runs for o in run.outcomes], [m for run in runs for m in run.memory]
         return cls(runs[0].start, runs[-1].end, runs[0].deadline_s, outcomes, memory)
 
@@ -46,10 +46,11 @@ class Run:
         return [outcome for outcome in self.outcomes if outcome.kind in kinds]
 
     def goodput(self) -> float:
-        """Return right answers within their deadline a second, by when they came.
+        """Return the right answers a second that came within their deadline, counted at the time of the answer.
 
-        Answers fade in over the first tenth, in which the queue fills, and out over the last: they come in batches,
-        and whether one more batch fell just inside must not matter. What comes while the queue empties doesn't count.
+        The weight of an answer rises over the first tenth of the run, in which the queue fills, and falls over the last
+        tenth. Answers come in batches, and the weights keep the result independent of whether one more batch ends
+        just inside the run. Answers after the end, while the queue empties, don't count.
         """
         fade = (self.end - self.start) / 10
         times = [o.finished for o in self.of("right") if o.latency <= self.deadline_s]
@@ -57,7 +58,7 @@ class Run:
         return sum(max(0.0, weight) for weight in weights) / (self.end - self.start - fade)
 
     def accepted(self) -> list[float]:
-        """Return the latencies of all that was neither refused nor given up: an expired request was accepted."""
+        """Return the latencies of all answers but refusals. An expired request counts, because it was accepted."""
         return [o.latency for o in self.of("right", "wrong", "expired", "failed")]
 
     def refused(self) -> list[float]:
@@ -65,17 +66,17 @@ class Run:
         return [o.latency for o in self.of("refused")]
 
     def resident(self, since: float, until: float) -> float:
-        """Return the mean resident bytes between two shares (0 to 1) of the run."""
+        """Return the server's mean resident bytes in a part of the run; ``since`` and ``until`` are shares, 0 to 1."""
         span = self.end - self.start
         window = [size for time, size in self.memory if since <= (time - self.start) / span <= until]
         return sum(window) / len(window) if window else math.nan
 
     def growth(self) -> float:
-        """Return by which share resident memory grew from the middle third of the run to the last."""
+        """Return the growth of resident memory from the middle third of the run to the last third, as a share."""
         return self.resident(2 / 3, 1) / self.resident(1 / 3, 2 / 3) - 1
 
     def figures(self) -> dict[str, float]:
-        """Return what any run is described by, milliseconds and megabytes."""
+        """Return the figures that describe any run, in seconds, milliseconds (ms) and megabytes (mb)."""
         accepted, refused = self.accepted(), self.refused()
         lag = [o.sent - o.intended for o in self.outcomes if not math.isnan(o.sent)]
         errors = Counter(f"error_{o.error}" for o in self.outcomes if o.error)
@@ -93,7 +94,7 @@ class Run:
         }
 
     def plots(self) -> list[Curves]:
-        """Return latencies, answers by second, and the server's memory, over the run."""
+        """Return plots of latencies, answers per second, and the server's memory, over the run."""
         by_kind = {kind: [o for o in self.outcomes if o.kind == kind] for kind in COLOURS}
         latency = {kind: [(o.intended - self.start, o.latency) for o in some] for kind, some in by_kind.items() if some}
         answers = {kind: _by_second([o.finished - self.start for o in some]) for kind, some in by_kind.items() if some}
@@ -106,9 +107,9 @@ class Run:
 
 
 def one_by_one(arrivals: Sequence[float], service_s: float) -> list[float]:
-    """Return the latencies if one server took exactly ``service_s`` for each, in order (Lindley's recursion).
+    """Return the latencies if a server took exactly ``service_s`` per request, in order (Lindley's recursion).
 
-    For Poisson arrivals that is the M/D/1 queue: what no server without gain from batching can beat.
+    For Poisson arrivals this is the M/D/1 queue. No server that gains nothing from batching can beat these latencies.
     """
     latencies, free = [], 0.0
     for arrival in arrivals:
@@ -118,6 +119,6 @@ def one_by_one(arrivals: Sequence[float], service_s: float) -> list[float]:
 
 
 def _by_second(times: Sequence[float]) -> list[tuple[float, float]]:
-    """Return how many of ``times``, which are seconds from the start, fall into each second."""
+    """Return the number of ``times``, in seconds from the start, that fall into each second."""
     counts = Counter(int(time) for time in times)
     return [(float(second), float(counts[second])) for second in range(max(counts) + 2)]

@@ -1,4 +1,4 @@
-"""What a saturated server gives over HTTP, beside decoding and inference alone and beside a plain server."""
+"""The rate of a saturated server over HTTP, beside the rate without HTTP and the rate of a plain server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.settings import Settings
 
 log = logging.getLogger("bench")
 
-CLIENTS = 16  # enough to keep the largest batch and the next one full
+CLIENTS = 16  # enough to fill the largest batch and the next one
 ALTERNATIONS = 5
 MANY_CLIENTS = (1, 4, CLIENTS, 64, 256)
 SIDES = ((375, 500), (750, 1000), (1500, 2000), (3000, 4000))
@@ -34,9 +34,9 @@ SIDES = ((375, 500), (750, 1000), (1500, 2000), (3000, 4000))
 
 @dataclass(frozen=True)
 class Rate:
-    """What some clients got that each sent one request after another.
+    """The results of clients that each send one request after another.
 
-    ``as_in_process`` is the share of answers whose first label is the one that the session gives without HTTP.
+    ``as_in_process`` is the share of answers whose first label equals the session's answer without HTTP.
     """
 
     images_per_s: float
@@ -46,9 +46,9 @@ class Rate:
 
 
 def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
-    """Ask a server that has this model alone for more than it can do, as fast as it answers.
+    """Saturate a server that has only this model: clients send the next request as soon as an answer comes.
 
-    Raises StartupError or InvalidManifest, and RuntimeError for an answer that is none.
+    Raises StartupError or InvalidManifest, and RuntimeError if a request gets no answer with status 200.
     """
     alternations, seconds = (1, 0.4) if quick else (ALTERNATIONS, OFFLINE_S)
     counts, sides = (MANY_CLIENTS[:3:2], SIDES[:1]) if quick else (MANY_CLIENTS, SIDES)
@@ -61,10 +61,10 @@ def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
             settings,
             model_repository=repository,
             default_model=None,
-            # What was chosen above, not chosen once more.
+            # The server takes the device and precision chosen above instead of choosing again.
             device=local.placement.device,
             precision=local.placement.precision,
-            # All clients may wait: by default those beyond 64 would be told to come back later.
+            # All clients may wait. With the default queue of 64, the server would refuse the clients beyond it.
             max_queue_size=max(settings.max_queue_size, most),
             max_body_bytes_in_flight=max(settings.max_body_bytes_in_flight, bodies),
         ) as service,
@@ -108,9 +108,9 @@ def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
 def ask_together(
     address: tuple[str, int], photos: Sequence[Photo], clients: int, *, model: str, timeout_ms: int, seconds: float
 ) -> Rate:
-    """Return what ``clients`` get that send one request after another. Raises RuntimeError unless all get answers."""
+    """Return the rate of ``clients`` that send one request after another. Raises RuntimeError if one gets no answer."""
     workload = Workload(address, photos, model, timeout_ms, patience_s=2 * timeout_ms / 1e3)
-    asyncio.run(closed_loop(workload, clients, seconds / 8))  # until memory for so many is there
+    asyncio.run(closed_loop(workload, clients, seconds / 8))  # until the server has allocated its memory
     outcomes = asyncio.run(closed_loop(workload, clients, seconds))
     if lost := [outcome for outcome in outcomes if outcome.kind not in ("right", "wrong")]:
         raise RuntimeError(f"{len(lost)} of {len(outcomes)} requests got no answer, the first: {lost[0]}")
@@ -126,11 +126,11 @@ def _resized(photo: bytes, width: int, height: int) -> bytes:
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the alternations' ratios."""
+    """Return the median over the alternations of the ratio of two rates."""
     return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
 def _spread(by_clients: dict[int, Rate]) -> float:
-    """Return by what share the best rate exceeds the worst, of as many clients as fill batches and more."""
+    """Return the share by which the best rate exceeds the worst, among the rates with at least ``CLIENTS`` clients."""
     rates = [rate.images_per_s for clients, rate in by_clients.items() if clients >= CLIENTS]
     return max(rates) / min(rates) - 1 if rates else math.nan

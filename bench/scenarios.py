@@ -1,6 +1,6 @@
-"""What the server promises under load, a function each. Each starts a server of its own, so that it can run alone.
+"""The server's promises under load, one function per scenario. Each scenario starts its own server and can run alone.
 
-Capacity is measured just before it is used: the speed of a shared machine wanders.
+Each scenario measures the capacity just before it uses it, because the speed of a shared machine varies over time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Scenario = Callable[[Plan], Coroutine[Any, Any, list[Report]]]
 
 
 async def capacity(plan: Plan) -> list[Report]:
-    """Measure the best sustained rate, and what a request takes when it is alone."""
+    """Measure the best sustained rate, and the latency of a request on an idle server."""
     async with plan.server() as server:
         alone = await server.closed_loop(plan.model, 1, 20)
         full = await server.closed_loop(plan.model, CLIENTS, 25)
@@ -37,14 +37,14 @@ async def capacity(plan: Plan) -> list[Report]:
 
 
 async def overload(plan: Plan, name: str, timeout_ms: int | None) -> list[Report]:
-    """Offer twice the capacity, three times: useful work goes on at full rate, and the rest is told at once."""
+    """Offer twice the capacity in three runs: useful work goes on at full rate, and refusals come at once."""
     runs: list[Run] = []
     async with plan.server() as server:
         rates = [await server.capacity(plan.model)]
         for seed in range(3):
             runs.append(await _at_rate(server, 2 * rates[-1], 60, seed=seed, timeout_ms=timeout_ms))
             rates.append(await server.capacity(plan.model))
-    # Over the capacity just before and after, for the speed of a shared machine wanders.
+    # Each run is compared with the mean of the capacities just before and after it.
     ratios = [run.goodput() / statistics.mean(pair) for run, pair in zip(runs, pairwise(rates), strict=True)]
     run = Run.of_all(runs)
     bars = [
@@ -62,7 +62,7 @@ async def overload(plan: Plan, name: str, timeout_ms: int | None) -> list[Report
 
 
 async def steady(plan: Plan) -> list[Report]:
-    """Offer 80 % of the capacity: nobody waits long."""
+    """Offer 80 % of the capacity: no request waits long."""
     async with plan.server() as server:
         rate = await server.capacity(plan.model)
         busy = partial(server.metric, "inferception_batch_seconds_total", model=plan.model)
@@ -71,8 +71,8 @@ async def steady(plan: Plan) -> list[Report]:
         busy_s = await busy() - before
         batch_1_ms = float(server.models[plan.model]["batch_ms"]["1"])
     p99 = percentile(run.accepted(), 99)
-    # What the same arrivals would wait for a server of this capacity that takes them one by one; and very many, at the
-    # rate that was meant.
+    # The latencies on a server of this capacity that takes requests one by one: first for the same arrivals, then for
+    # 80,000 Poisson arrivals at 80 % of the capacity.
     same = one_by_one([o.intended for o in run.outcomes], 1 / rate)
     many = one_by_one(poisson(0.8 * rate, 100_000 / rate), 1 / rate)
     figures = {
@@ -86,7 +86,7 @@ async def steady(plan: Plan) -> list[Report]:
 
 
 async def neighbour(plan: Plan) -> list[Report]:
-    """Flood each of two models at three times its capacity, while the other receives a fifth of its own."""
+    """Flood each of two models at three times its capacity, while the other model gets 20 % of its own capacity."""
     reports = []
     async with plan.server() as server:
         others = [name for name in server.models if name != plan.model]
@@ -116,7 +116,7 @@ async def neighbour(plan: Plan) -> list[Report]:
 
 
 async def drain(plan: Plan) -> list[Report]:
-    """End the server by SIGTERM at full load, again and again: whatever was sent before is answered."""
+    """Stop servers by SIGTERM at full load, ten times: every request sent before the signal is answered."""
     loop, chance = asyncio.get_running_loop(), random.Random(0)  # noqa: S311 - repeatable, not secret
     rate, runs, lost, dirty, in_flight, exit_s = 0.0, list[Run](), 0, 0, list[int](), list[float]()
     for number in range(1, (2 if plan.quick else 10) + 1):
@@ -149,14 +149,15 @@ async def drain(plan: Plan) -> list[Report]:
 async def vanish(plan: Plan) -> list[Report]:
     """Let 30 % of the clients close their socket within a second, at twice the capacity, so that most of them queue.
 
-    The goodput tells: if the work of those who left were done, the others would get 70 % of the capacity.
+    The goodput shows whether the server drops their work. If it did the work, the others would get 70 % of the
+    capacity.
     """
     async with plan.server() as server:
         rate = await server.capacity(plan.model)
         counters = partial(_counters, server)
         before = await counters()
         run = await _at_rate(server, 2 * rate, 60, vanishing=0.3)
-        await server.closed_loop(plan.model, 1, 0)  # one answer: the batch that ran last has ended
+        await server.closed_loop(plan.model, 1, 0)  # after one answer, the run's last batch has ended
         after = await counters()
         depth = await server.metric("inferception_queue_depth")
     disconnected, inferred = (late - early for early, late in zip(before, after, strict=True))
@@ -173,7 +174,7 @@ async def vanish(plan: Plan) -> list[Report]:
 
 
 async def soak(plan: Plan) -> list[Report]:
-    """Offer 70 % of the capacity for ten minutes: memory stays where it is after the first."""
+    """Offer 70 % of the capacity for ten minutes: memory does not grow after the first minute."""
     async with plan.server() as server:
         rate = await server.capacity(plan.model)
         run = await _at_rate(server, 0.7 * rate, 600)
@@ -207,7 +208,7 @@ def _report(title: str, run: Run, bars: list[Bar], figures: Mapping[str, float])
 
 
 def _sound(run: Run, whose: str = "") -> list[Bar]:
-    """Return what must hold under any load."""
+    """Return the bars that hold under any load."""
     return [
         Bar(f"requests unanswered{whose}", len(run.of("unanswered")), 0),
         Bar(f"answers wrong or failed{whose}", len(run.of("wrong", "failed")), 0),
@@ -215,7 +216,7 @@ def _sound(run: Run, whose: str = "") -> list[Bar]:
 
 
 async def _counters(server: UnderLoad) -> tuple[float, float]:
-    """Return how many clients were seen to disconnect, and how many images ran in a batch."""
+    """Return the number of disconnects that the server counted, and the number of images that ran in batches."""
     return (
         await server.metric("inferception_disconnected_total"),
         await server.metric("inferception_batch_size_sum", model=server.plan.model),

@@ -1,4 +1,4 @@
-"""A server in a process of its own: it is started, followed until it says that it is ready, and stopped."""
+"""Start a server in its own process, wait until it is ready, and stop it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_S = 120.0
 
 @dataclass
 class Server:
-    """A process that announces ``ready at http://...``; ``url`` is known once it has."""
+    """A process that announces ``ready at http://...``. ``url`` is empty until then."""
 
     process: subprocess.Popen[str]
     url: str = ""
@@ -33,11 +33,11 @@ class Server:
         """Collect the output until the process ends."""
         for line in self.process.stdout or ():
             self.output.append(line)
-            if self.url:  # a load test runs beside this
+            if self.url:  # after the announcement, this thread costs a load test little
                 continue
             found = re.search(r"ready at (http://\S+)", line)
             if found:
-                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all
+                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all addresses
                 self.announced.set()
         self.announced.set()
 
@@ -48,11 +48,11 @@ class Server:
         return str(parts.hostname), parts.port or 80
 
     def resident_bytes(self) -> int | None:
-        """Return the memory that is resident now; None where there is no /proc, and once the process has ended."""
+        """Return the resident memory now, in bytes. None without /proc or after the process has ended."""
         return self._memory("VmRSS")
 
     def peak_mb(self) -> float | None:
-        """Return the most memory that was resident at a time, in megabytes; None as ``resident_bytes`` does."""
+        """Return the peak of the resident memory, in megabytes. None if ``resident_bytes`` would return None."""
         peak = self._memory("VmHWM")
         return None if peak is None else peak / 1e6
 
@@ -70,9 +70,9 @@ S = TypeVar("S", bound=Server)
 
 @contextmanager
 def running(kind: type[S], command: Sequence[str], environment: Mapping[str, str]) -> Iterator[S]:
-    """Run ``command``, wait until it announces a server, and in the end stop it by SIGTERM.
+    """Run ``command``, wait until it announces a server, and stop the process by SIGTERM at the end.
 
-    Raises StartupError if it never does.
+    Raises StartupError if the command announces no server.
     """
     process = subprocess.Popen(  # noqa: S603 - our own command line
         command,
@@ -95,14 +95,14 @@ def running(kind: type[S], command: Sequence[str], environment: Mapping[str, str
         try:
             process.wait(30)
         finally:
-            process.kill()  # does nothing, unless the drain hangs
+            process.kill()  # takes effect only if the drain hangs
             process.wait()
             follower.join()
             process.stdout.close()  # type: ignore[union-attr] # it is a pipe
 
 
 def service(settings: Settings, **others: object) -> AbstractContextManager[Server]:
-    """Run ``python -m service serve`` on a free port with ``settings``, and with ``others`` in place of theirs."""
+    """Run ``python -m service serve`` on a free port with ``settings``. Entries of ``others`` replace settings."""
     told = settings.model_dump(mode="json", exclude_unset=True) | {"port": 0} | others
     chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in told.items() if value is not None}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
@@ -110,5 +110,5 @@ def service(settings: Settings, **others: object) -> AbstractContextManager[Serv
 
 
 def plain(folder: Path) -> AbstractContextManager[Server]:
-    """Run the plain server with the version in ``folder``."""
+    """Run the plain server with the model version in ``folder``."""
     return running(Server, [sys.executable, "-m", "bench.plain_server", str(folder)], os.environ)

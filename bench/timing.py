@@ -1,4 +1,4 @@
-"""Times of several things that take turns, so that a busy machine slows all of them alike."""
+"""Time several functions in turns, so that a busy machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def in_turns(
     clock: Callable[[], float] = time.perf_counter,
     block_s: float = 0.0,
 ) -> dict[K, list[float]]:
-    """Return the seconds a call of each work by ``clock``, one figure a round, after a round to warm up.
+    """Return the seconds per call of each function, by ``clock``: one figure per round, after a round to warm up.
 
-    A turn is one call, or as many as fill ``block_s``.
+    A turn is one call, or as many calls as fill ``block_s`` seconds.
     """
     seconds: dict[K, list[float]] = {key: [] for key in work}
     calls = dict.fromkeys(work, 1)
@@ -33,9 +33,9 @@ def in_turns(
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """Return the smallest of ``values`` that at least ``percent`` of them do not exceed; NaN of no values.
+    """Return the smallest of ``values`` that at least ``percent`` % of the values do not exceed. NaN for no values.
 
-    So a percentile is a latency that somebody had: nearest rank, nothing interpolated.
+    A percentile is therefore one of the measured values (nearest rank, without interpolation).
     """
     ordered = sorted(values)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] if ordered else math.nan

@@ -1,8 +1,8 @@
-"""When requests are sent: by a timetable, whatever the server does; or, to find its capacity, one after another.
+"""Send requests by a timetable (open loop) or, to find the server's capacity, one after another (closed loop).
 
-Arrival times are drawn before the run, and no request waits for the answer to another. Latency counts from the moment
-at which a request was meant to be sent: a client that waits while the server stalls, or that is late itself, would
-otherwise hide just the requests that suffered (coordinated omission).
+In the open loop, arrival times are drawn before the run, and no request waits for another's answer. Latency counts from
+a request's intended time. Otherwise a client that waits while the server stalls, or that is late itself, would hide
+exactly the requests that suffered (coordinated omission).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.workload import Client, Outcome, Workload
 
 
 def poisson(rate: float, seconds: float, seed: int = 0) -> list[float]:
-    """Draw the arrival times of ``rate`` independent clients a second, in seconds from the start."""
+    """Draw the arrival times of ``rate`` independent requests a second, in seconds from the start."""
     draw, arrivals, time = random.Random(seed), list[float](), 0.0  # noqa: S311 - repeatable, not secret
     while (time := time + draw.expovariate(rate)) < seconds:
         arrivals.append(time)
@@ -24,7 +24,7 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> list[float]:
 
 
 async def open_loop(workload: Workload, arrivals: Iterable[float], start: float) -> list[Outcome]:
-    """Send a request at each of ``arrivals``, seconds after ``start`` on the loop's clock; return all outcomes."""
+    """Send a request at each of ``arrivals``, in seconds after ``start`` on the loop's clock. Return all outcomes."""
     loop = asyncio.get_running_loop()
     with closing(Client(workload)) as client:
         async with asyncio.TaskGroup() as group:
@@ -36,7 +36,7 @@ async def open_loop(workload: Workload, arrivals: Iterable[float], start: float)
 
 
 async def closed_loop(workload: Workload, clients: int, seconds: float) -> list[Outcome]:
-    """Let ``clients`` send one request after another for ``seconds``, at least one, each waiting for its answer."""
+    """Let each of ``clients`` send requests for ``seconds``, at least one, the next one after each answer."""
     loop, outcomes = asyncio.get_running_loop(), list[Outcome]()
     end = loop.time() + seconds
 

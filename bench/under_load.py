@@ -1,4 +1,4 @@
-"""A server under load, what it is asked, and what can be seen of it from outside."""
+"""A server under load: its requests, its metrics and its memory, seen from outside."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from service.settings import Settings
 
 log = logging.getLogger("bench")
 
-CLIENTS = 16  # enough to keep the largest batch and the next one full
+CLIENTS = 16  # enough to fill the largest batch and the next one
 QUICK_S = 6.0
 SAMPLING_S = 0.5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is put under load: ``model``, beside all others; ``quick`` only tries that everything works."""
+    """The target of the load: ``model`` on a server with all ``models``. ``quick`` shortens runs, to try them out."""
 
     settings: Settings
     models: Mapping[str, Model]
@@ -40,13 +40,13 @@ class Plan:
     _photos: dict[str, Sequence[Photo]] = field(default_factory=dict)
 
     def seconds(self, wanted: float) -> float:
-        """Return how long to run what needs ``wanted`` seconds to mean something."""
+        """Return the seconds of a run that needs ``wanted`` seconds to give meaningful figures."""
         return min(wanted, QUICK_S) if self.quick else wanted
 
     def photos(self, name: str) -> Sequence[Photo]:
-        """Return a model's photos with the labels that are right for it.
+        """Return a model's photos with the right label of each.
 
-        To a model that does not know a photo's label, its answer in this process is right.
+        If the model does not know the label of every photo, the right labels are the model's answers in this process.
         """
         if name not in self._photos:
             model = self.models[name]
@@ -60,7 +60,7 @@ class Plan:
 
     @asynccontextmanager
     async def server(self) -> AsyncIterator[UnderLoad]:
-        """Start a server, and stop it."""
+        """Start a server and stop it at the end."""
         log.info("starting a server")
         with service(self.settings, default_model=self.model) as server:
             found: list[dict[str, Any]] = json.loads(await get(server.address, "/models"))["models"]
@@ -69,18 +69,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class UnderLoad:
-    """One server under one plan; ``models`` is what it says of those that are ready, by name."""
+    """One server under one plan. ``models`` is the server's description of each model that is ready, by name."""
 
     plan: Plan
     running: Server
     models: Mapping[str, Any]
 
     def workload(self, model: str, **options: Any) -> Workload:
-        """Return requests for ``model``; ``options`` are those of ``Workload``."""
+        """Return a workload for ``model``. ``options`` are the options of ``Workload``."""
         return Workload(self.running.address, self.plan.photos(model), model, **options)
 
     async def open_loop(self, workload: Workload, arrivals: Sequence[float], seconds: float) -> Run:
-        """Send ``workload`` at ``arrivals``, which were drawn for ``seconds``."""
+        """Send requests of ``workload`` at ``arrivals``, which were drawn for ``seconds``."""
         log.info("%s: %d requests in %.0f s", workload.model, len(arrivals), seconds)
         deadline_s = (workload.timeout_ms or self.plan.settings.default_timeout_ms) / 1e3
         with watched(self.running) as memory:
@@ -89,7 +89,7 @@ class UnderLoad:
         return Run(start, start + seconds, deadline_s, outcomes, memory)
 
     async def closed_loop(self, model: str, clients: int, seconds: float) -> Run:
-        """Let ``clients`` ask one request after another for ``seconds``, with a deadline that refuses none."""
+        """Let ``clients`` send one request after another for ``seconds``, with the longest deadline allowed."""
         seconds, unhurried_ms = self.plan.seconds(seconds), self.plan.settings.max_timeout_ms
         log.info("%s: %d clients for %.0f s", model, clients, seconds)
         workload = self.workload(model, timeout_ms=unhurried_ms, patience_s=2 * unhurried_ms / 1e3)
@@ -99,7 +99,7 @@ class UnderLoad:
         return Run(start, start + seconds, unhurried_ms / 1e3, outcomes, memory)
 
     async def capacity(self, model: str) -> float:
-        """Return the best sustained rate in right answers a second. Raises RuntimeError when there are none."""
+        """Return the best sustained rate in right answers a second. Raises RuntimeError if no answer is right."""
         rate = (await self.closed_loop(model, CLIENTS, 25)).goodput()
         if not rate:
             said = "".join(self.running.output[-20:])
@@ -108,12 +108,12 @@ class UnderLoad:
         return rate
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric over its samples with these labels; NaN if the server has no such metric."""
+        """Return the sum of a metric over its samples with these labels. NaN if the server lacks the metric."""
         return total((await get(self.running.address, "/metrics")).decode(), name, **labels)
 
 
 def total(exposition: str, name: str, **labels: str) -> float:
-    """Sum, in Prometheus' text format, the samples ``name`` with these labels: 0 of none, NaN of no such metric."""
+    """Sum the samples ``name`` with these labels in Prometheus' text format. 0 for no sample, NaN for no metric."""
     for family in text_string_to_metric_families(exposition):
         if name in (family.name + suffix for suffix in ("", "_total", "_sum", "_count")):
             samples = (sample for sample in family.samples if sample.name == name)
@@ -123,7 +123,7 @@ def total(exposition: str, name: str, **labels: str) -> float:
 
 @contextmanager
 def watched(server: Server) -> Iterator[list[tuple[float, int]]]:
-    """Collect (time on the loop's clock, resident bytes) of a server until it ends or the block does."""
+    """Collect (time on the loop's clock, resident bytes) of a server until the server or the block ends."""
     samples: list[tuple[float, int]] = []
 
     async def watch() -> None:

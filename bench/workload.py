@@ -1,4 +1,4 @@
-"""Requests of a workload, each of which ends as one ``Outcome``, whatever happened to it."""
+"""The requests of a workload. Each request ends in exactly one ``Outcome``, also if it fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import httptools
 from bench.client import Connection, classify_request
 from bench.repository import Photo
 
-IDLE_S = 3.0  # a connection idle for longer is not used again: the server may be closing it
+IDLE_S = 3.0  # a connection that is idle for longer is not used again, because the server may be closing it
 
 Kind = Literal["right", "wrong", "refused", "expired", "failed", "unanswered", "vanished"]
 Error = Literal["unreachable", "reset", "closed", "garbled", "timeout", "vanished"]
@@ -24,7 +24,7 @@ Error = Literal["unreachable", "reset", "closed", "garbled", "timeout", "vanishe
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one request. Times are seconds on the event loop's clock, NaN for what never happened."""
+    """The outcome of one request. Times are seconds on the event loop's clock, and NaN for events that never came."""
 
     intended: float
     sent: float = math.nan
@@ -37,17 +37,17 @@ class Outcome:
 
     @property
     def latency(self) -> float:
-        """Seconds from when the request was meant to be sent to the last byte of its answer, or to its failure."""
+        """Seconds from the request's intended time to the last byte of its answer, or to its failure."""
         return self.finished - self.intended
 
     @property
     def says_when(self) -> bool:
-        """Whether its Retry-After names whole seconds, at least one."""
+        """Whether the answer's Retry-After names whole seconds, at least one."""
         return self.retry_after is not None and self.retry_after.isdigit() and int(self.retry_after) >= 1
 
     @property
     def kind(self) -> Kind:
-        """The outcome in one word; "right" says nothing about the deadline."""
+        """The outcome in one word. "right" means a right label, within the deadline or not."""
         if self.error is not None:
             return "vanished" if self.error == "vanished" else "unanswered"
         if self.status == 200:
@@ -57,9 +57,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is sent where.
+    """The requests to send, and the server's address.
 
-    ``vanishing`` is the share of clients that close their socket within ``vanish_within_s`` of sending.
+    ``vanishing`` is the share of clients that close their socket within ``vanish_within_s`` seconds after sending.
+    ``patience_s`` is the time in seconds after which the other clients give up.
     """
 
     address: tuple[str, int]
@@ -72,14 +73,14 @@ class Workload:
     seed: int = 0
 
     def requests(self) -> list[bytes]:
-        """Return each photo's request, as bytes on the wire."""
+        """Return the bytes of one request per photo."""
         deadline = {"timeout_ms": self.timeout_ms} if self.timeout_ms else {}
         query = {"model": self.model, "top_k": 1} | deadline
         return [classify_request(data, query) for data, _ in self.photos]
 
 
 class Client:
-    """Sends a workload's requests over as few connections as it can. Close it."""
+    """Sends a workload's requests over as few connections as possible. Close the client after use."""
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
@@ -88,7 +89,7 @@ class Client:
         self._idle: deque[Connection] = deque()
 
     async def ask(self, intended: float) -> Outcome:
-        """Send one request of the workload, meant for the time ``intended``."""
+        """Send one request of the workload, whose intended time is ``intended``."""
         loop, load, outcome = asyncio.get_running_loop(), self._workload, Outcome(intended)
         request, photo = self._random.choice(self._requests)
         vanishes = self._random.random() < load.vanishing
@@ -121,13 +122,13 @@ class Client:
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         while self._idle:
-            connection = self._idle.pop()  # the one used last: the others get old and go
+            connection = self._idle.pop()  # the one used last, so that spare connections grow old and are closed
             if not connection.transport.is_closing() and loop.time() - connection.used < IDLE_S:
                 return connection
             connection.transport.abort()
         return (await loop.create_connection(Connection, *self._workload.address))[1]
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all idle connections."""
         for connection in self._idle:
             connection.transport.abort()

@@ -1,6 +1,6 @@
-"""PyTorch weights to fused, verified ONNX files with a manifest, offline."""
+"""Convert PyTorch weights into fused, verified ONNX files with a manifest, before anything is served."""
 
 import os
 
-# Unless this is set before it is loaded, ONNX Runtime reports on its use to its maker.
+# ONNX Runtime reports its use to its maker unless this variable is set before ONNX Runtime is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""Command line: ``python -m export [MODEL]`` puts a model, or the default models, into the model repository."""
+"""Command line: ``python -m export [MODEL]`` exports MODEL, or the default models, to the model repository."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from export.repository import staged_version, version_folder
 
-# What no MODEL means: the models that are served unless others are asked for, in int8 for CPUs and fp16 for GPUs, too.
+# Without MODEL, the command exports these default models. Each also gets int8 for CPUs and fp16 for GPUs.
 DEFAULTS = (
     ["xception", "--weights", "kitchenware", "--precision", "int8", "fp16", "--if-agrees"],
     ["inception_v4", "--weights", "imagenet", "--precision", "int8", "fp16", "--if-agrees", "--fallback-untrained"],
 )
 
-# What --if-agrees would find out, at length.
+# The reason why --if-agrees leaves out int8 and fp16 for random weights without a long verification.
 _RANDOM = "random weights magnify every rounding"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export one model, or the default models that are missing, and return the exit code.
 
-    It is 0, or 1 after one line on stderr for each model that says what went wrong.
+    The exit code is 0, or 1 if an export failed. Each failed export prints one line on stderr that names the cause.
     """
     args = _parse(argv)
     if args.model:
@@ -41,7 +41,7 @@ def _export(args: argparse.Namespace) -> int:
         print(f"{folder} is there already")
         return 0
 
-    # Here and not above: torch takes seconds to import, and the answer above needs none.
+    # The imports are here because torch takes seconds to import, and the answer above does not need torch.
     start = time.perf_counter()
     with _stage("import torch"):
         from export.photos import all_photos, labelled_photos
@@ -89,7 +89,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _files(folder: Path | None) -> list[bytes]:
-    """Return the JPEG and PNG files of a folder and its subfolders, by path. Raises ValueError when there is none."""
+    """Return the JPEG and PNG files of a folder and its subfolders, in order of path. Raises ValueError if none."""
     if folder is None:
         return []
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -99,25 +99,29 @@ def _files(folder: Path | None) -> list[bytes]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m export", description="Turn PyTorch weights into a served model.")
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export PyTorch weights for the service.")
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, where missing)")
-    add("--weights", default="imagenet", help="imagenet, kitchenware, untrained or a file (default: %(default)s)")
-    add("--labels", type=Path, metavar="FILE", help="the classes' names, one a line in UTF-8")
+    add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, unless already there)")
+    add(
+        "--weights",
+        default="imagenet",
+        help="imagenet, kitchenware (for xception), untrained, or the path of a weights file (default: %(default)s)",
+    )
+    add("--labels", type=Path, metavar="FILE", help="text file that names the classes, one per line, in UTF-8")
     add(
         "--precision",
         nargs="+",
         choices=["fp32", "fp16", "int8"],
         default=["fp32"],
-        help="int8 adds a variant for CPUs, fp16 one for GPUs; fp32 is always exported",
+        help="fp32 is always exported; int8 adds a variant for CPUs, fp16 adds a variant for GPUs",
     )
-    add("--calibration-dir", type=Path, metavar="DIR", help="photos to calibrate int8 with, beside the package's own")
-    add("--if-agrees", action="store_true", help="leave out a variant that differs, instead of failing")
-    add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="default: %(default)s")
-    add("--name", type=_name, help="what the service calls the model (default: MODEL)")
-    add("--version", type=_version, default=1, help="a positive integer (default: %(default)s)")
-    add("--if-missing", action="store_true", help="do nothing when the version is there already")
-    add("--fallback-untrained", action="store_true", help="export random weights when those named can't be had")
+    add("--calibration-dir", type=Path, metavar="DIR", help="further JPEG or PNG photos that calibrate int8")
+    add("--if-agrees", action="store_true", help="leave out a variant that differs too much, instead of failing")
+    add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="repository (default: %(default)s)")
+    add("--name", type=_name, help="name of the model in the service (default: MODEL)")
+    add("--version", type=_version, default=1, help="version, a positive integer (default: %(default)s)")
+    add("--if-missing", action="store_true", help="do nothing if the repository already has the version")
+    add("--fallback-untrained", action="store_true", help="export random weights if --weights can't be downloaded")
     args = parser.parse_args(argv)
     if args.model is None and args != parser.parse_args(["--out", str(args.out)]):
         parser.error("without MODEL there is only --out")
@@ -127,7 +131,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} must start with a letter or digit and hold only those, '.', '_', '-'"
+            f"{text!r} must start with a letter or digit and contain only letters, digits, '.', '_' and '-'"
         )
     return text
 

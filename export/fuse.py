@@ -1,7 +1,8 @@
 """Exact rewrites of a network: fewer and cheaper operators that compute the same function.
 
-Each rewrites a ``torch.fx`` graph of layers in place, in evaluation mode, and is exact for any weights. They work in
-float64, where the rounding of the new weights is far below float32's; ``fuse`` casts at the end.
+Each rewrite changes a ``torch.fx`` graph of layers in place. The graph is in evaluation mode, and the rewrite is exact
+for any weights. The rewrites compute new weights in float64, which rounds far less than float32. ``fuse`` casts the
+result to float32.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from models.spec import Preprocessing
 
 
 class _LayerTracer(fx.Tracer):
-    """Traces down to layers. SameMaxPool2d stays whole, because it looks at its input's size."""
+    """Traces a network down to its layers. SameMaxPool2d stays whole because its forward reads its input's size."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, SameMaxPool2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_layers(model: nn.Module) -> fx.GraphModule:
-    """Return a float64 copy of ``model``, in evaluation mode, as a graph of its layers."""
+    """Return a float64 copy of ``model`` in evaluation mode, as a graph of layers."""
     model = copy.deepcopy(model).double().eval()
     return fx.GraphModule(model, _LayerTracer().trace(model))
 
@@ -34,8 +35,8 @@ def trace_layers(model: nn.Module) -> fx.GraphModule:
 def fuse(model: nn.Module, preprocessing: Preprocessing) -> fx.GraphModule:
     """Return a copy of ``model`` with every rewrite applied.
 
-    It maps RGB pixels, uint8 ``[n, height, width, 3]``, to the float32 logits ``[n, num_classes]`` that ``model``
-    gives for those pixels normalised as ``preprocessing`` says.
+    The copy takes RGB pixels, uint8 ``[n, height, width, 3]``, and returns float32 logits ``[n, num_classes]``.
+    ``model`` returns the same logits for the pixels normalised with the mean and std of ``preprocessing``.
     """
     graph = trace_layers(model)
     fold_batch_norm(graph)
@@ -62,7 +63,7 @@ def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> N
     Raises ValueError unless the network starts with one convolution without padding or groups.
     """
     # W ((x / 255 - m) / s) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean and std of each input channel.
-    # Padding would break this: its zeros join after normalisation, where a zero stands for the mean.
+    # Padding would break the equation: padded zeros are added after normalisation, where a zero means the mean colour.
     (images,) = graph.graph.find_nodes(op="placeholder")
     first, *others = images.users
     conv = graph.get_submodule(first.target) if first.op == "call_module" else None
@@ -74,7 +75,7 @@ def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> N
     conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
     conv.weight = nn.Parameter(conv.weight / (255 * std))
     with graph.graph.inserting_before(first):
-        planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # of bytes: a quarter of floats' traffic
+        planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # moves bytes, a quarter of floats' traffic
         weight = graph.graph.get_attr(f"{first.target}.weight")
         pixels = graph.graph.call_method("type_as", (planes, weight))
     first.replace_input_with(images, pixels)
@@ -82,9 +83,9 @@ def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> N
 
 
 def move_pool_after_projection(graph: fx.GraphModule) -> None:
-    """Exchange each stride-1 average pool with the 1x1 convolution behind it, if that reduces the channels."""
-    # Padding is not counted, so a pooled pixel is a mean, sum_q a_q x_q with sum_q a_q = 1 and the same a_q in all
-    # channels. The convolution treats each pixel alike, so W (sum_q a_q x_q) + b = sum_q a_q (W x_q + b).
+    """Exchange each stride-1 average pool with the 1x1 convolution after it, if that convolution reduces channels."""
+    # The pool ignores padding, so a pooled pixel is a mean: sum_q a_q x_q with sum_q a_q = 1 and the same a_q in all
+    # channels. The convolution treats all pixels alike, so W (sum_q a_q x_q) + b = sum_q a_q (W x_q + b).
     for before, pool, node, conv in _chained_layers(graph):
         if not (isinstance(pool, nn.AvgPool2d) and isinstance(conv, nn.Conv2d)):
             continue
@@ -99,7 +100,7 @@ def move_pool_after_projection(graph: fx.GraphModule) -> None:
 def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
     """Round each convolution's channels up to a ``multiple``, for kernels that work on blocks of channels.
 
-    Leaves a network alone where that would change what is concatenated or classified.
+    The network stays as it is if padding would change the inputs of a concatenation or of the classifier.
     """
 
     def padded(channels: int) -> int:
@@ -109,8 +110,8 @@ def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
     grown = [conv for conv in convs if padded(conv.out_channels) != conv.out_channels]
     if grown and (convs[-1] in grown or graph.graph.find_nodes(op="call_function", target=torch.cat)):
         return
-    # A channel added has no weights and no bias, so it is zero, stays zero through ReLU, pooling and sums, and is read
-    # with weights of zero.
+    # An added channel has zero weights and a zero bias, so its values are zero. ReLU, pooling and sums keep them zero,
+    # and the next convolution reads them with zero weights.
     for conv in convs:
         depthwise = conv.groups == conv.in_channels > 1
         inputs = conv.in_channels if conv is convs[0] else padded(conv.in_channels)
@@ -125,11 +126,11 @@ def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
 
 
 def subsample_before_projection(graph: fx.GraphModule) -> None:
-    """Take the pixels that a strided 1x1 convolution reads out of its input first, by a pool of one pixel.
+    """Before each strided 1x1 convolution, pick the pixels that it reads with a 1x1 max pool of the same stride.
 
-    For OpenVINO in int8, which would do the same, but in float32, and the convolution with it.
+    OpenVINO in int8 would add such a pool itself, but would compute the pool and the convolution in float32.
     """
-    # With stride s it computes W x + b at every s-th pixel, and the largest of one pixel is that pixel.
+    # With stride s, the convolution computes W x + b at every s-th pixel. The maximum of one pixel is that pixel.
     for node in list(graph.graph.nodes):
         conv = graph.get_submodule(node.target) if node.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or (conv.kernel_size, conv.padding) != ((1, 1), (0, 0)):
@@ -144,7 +145,7 @@ def subsample_before_projection(graph: fx.GraphModule) -> None:
 
 
 def _chained_layers(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module, fx.Node, nn.Module]]:
-    """Yield each layer with the next one, as node and module, where nothing else reads the first's output."""
+    """Yield each layer and the next, both as node and module, if only the next layer reads the first one's output."""
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and len(node.users) == 1:
             (user,) = node.users

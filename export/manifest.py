@@ -1,4 +1,4 @@
-"""Writes manifest.json, labels.txt and the golden samples: all that the service knows of a model beside its graph."""
+"""Write manifest.json, labels.txt and the golden samples: all that the service knows of a model besides its graph."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def write_manifest(
     agreements: dict[str, Agreement],
     golden: Sequence[GoldenSample],
 ) -> None:
-    """Describe ``folder``, which holds the files of each of ``agreements``, and write what else it refers to.
+    """Write the manifest of the version in ``folder``, its labels and its golden samples.
 
-    The same arguments give the same bytes. Raises ValueError for a label that is empty or spans lines.
+    ``agreements`` holds each precision whose files are in ``folder``. The same arguments give the same bytes. Raises
+    ValueError for a label that is empty or spans lines.
     """
     size = loaded.spec.input_size
     manifest = {

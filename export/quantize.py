@@ -1,10 +1,10 @@
-"""A float32 graph to int8: what a CPU computes in 8 bits, several times as fast as in 32.
+"""Convert a float32 graph to int8, in which a CPU computes several times as fast.
 
-Post-training, static: each activation gets one scale and zero point, from the ranges that it takes on real photos,
-and each convolution's weights one scale for each output channel (Jacob et al. 2018, arXiv:1712.05877). ONNX Runtime's
-own quantizer writes Q and DQ nodes round the float operators, which each execution provider turns into its own int8
-kernels. Pooled features, the classifier and the softmax stay in float32: they cost nothing, and 256 levels of
-probability would be too few.
+The quantization is post-training and static (Jacob et al. 2018, arXiv:1712.05877). Each activation gets one scale and
+one zero point from the values that it takes on real photos. Each convolution's weights get one scale for each output
+channel. ONNX Runtime's quantizer writes Q and DQ nodes around the float operators, and each execution provider turns
+these nodes into its own int8 kernels. Pooled features, the classifier and the softmax stay in float32: they take
+hardly any time, and 256 levels of probability would be too few.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-# onnxruntime's int8 kernels for convolutions work on blocks of so many channels, and leave other counts to slow code.
+# ONNX Runtime's int8 convolution kernels work on blocks of this many channels, and run other counts in slow code.
 CHANNELS = 16
 
 _QUANTIZED = ["Conv", "Relu", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"]
-_BATCH = 2  # an image more takes 0.5 GB more memory while ranges are measured
+_BATCH = 2  # images; each further image takes 0.5 GB more memory during calibration
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
@@ -39,14 +39,14 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is u
 
 
 def quantize(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
-    """Return ``model`` in int8, calibrated on ``pixels``, uint8 ``[n, size, size, 3]``, as a client would send them.
+    """Return ``model`` in int8, calibrated on ``pixels``, uint8 ``[n, size, size, 3]``, the model's usual input.
 
-    An activation's range is the mean of its batches' extremes: a lone outlier would widen it, and make all other
-    values coarser.
+    An activation's range is the mean of the batches' extremes. The extremes of all images would let one outlier widen
+    the range and make all other values coarser.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         given, path = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, given)  # given the model itself, the quantizer would take its weights out of it
+        onnx.save(model, given)  # the quantizer would remove the weights from a model in memory
         quantize_static(
             given,
             path,
@@ -69,9 +69,9 @@ def quantize(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelPro
 
 
 def read_bytes(graph: onnx.GraphProto) -> None:
-    """Let the first convolution read the image's bytes as they are, not bytes made floats made bytes again.
+    """Let the first convolution read the image's bytes directly, without a cast to float and a quantization to bytes.
 
-    Exact, and finer than calibration, whose scale follows the brightest pixel that it saw.
+    This rewrite is exact. The calibrated scale is not: it follows the brightest pixel among the calibration photos.
     """
     # A uint8 pixel is its own quantized value, with scale 1 and zero point 0.
     (cast,) = [node for node in graph.node if node.op_type == "Cast"]
@@ -86,10 +86,10 @@ def read_bytes(graph: onnx.GraphProto) -> None:
 
 
 def clip_sums(graph: onnx.GraphProto) -> None:
-    """Where a sum is read both with and without a ReLU, take the ReLU of its bytes, at the sum's own scale.
+    """Where a sum is read both with and without a ReLU, replace the ReLU by a clip of the sum's bytes.
 
-    ONNX Runtime merges a ReLU into the convolution before it, but not into a sum: it would go to float and back.
-    Costs at most one bit of what the ReLU passes on.
+    ONNX Runtime merges a ReLU into the convolution before it, but not into a sum: there it would convert the bytes to
+    float and back. The clip keeps the sum's scale, which costs at most one bit of the ReLU's output.
     """
     # With q = x / scale + zero, max(x, 0) is max(q, zero).
     made_by = {output: node for node in graph.node for output in node.output}
@@ -119,7 +119,7 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes, weights and notes of shapes that the rewrites left behind."""
+    """Remove the nodes, weights and declared shapes that nothing uses after the rewrites."""
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     for node in [node for node in graph.node if not read & set(node.output)]:
         graph.node.remove(node)
@@ -134,7 +134,7 @@ def _keep(named: Any, names: set[str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantizer's advice to prepare the graph, which torch's exporter has done."""
+    """Silence the quantizer's advice to preprocess the graph: torch's exporter has done so already."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The model repository on disk, where a version appears whole or not at all."""
+"""The model repository on disk. A version appears there whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def version_folder(repository: Path, name: str, version: int) -> Path:
-    """Return where a version of a model lies."""
+    """Return the folder of a version of a model."""
     return repository / name / str(version)
 
 
@@ -19,11 +19,12 @@ def version_folder(repository: Path, name: str, version: int) -> Path:
 def staged_version(repository: Path, name: str, version: int) -> Iterator[Path]:
     """Yield an empty folder that becomes ``version`` of ``name`` when the block ends without an exception.
 
-    A version already there stays in place until then; after an exception it is as it was, and nothing else is left.
-    Folders left over by a killed export are removed. Raises ValueError when another export of the model is running.
+    An older version in that place stays until then. After an exception, the older version is unchanged and the new
+    folder is gone. Folders left by a killed export are removed. Raises ValueError if another export of the model runs.
     """
     final = version_folder(repository, name, version)
-    # Beside it, hence on the same file system, where a rename is enough; and not a number, so that nothing serves it.
+    # Both folders are beside the final one, so that a rename is enough: the file system is the same. Their names are no
+    # numbers, so that no server loads them.
     staging, replaced = final.with_name(f".{version}.partial"), final.with_name(f".{version}.replaced")
     with _locked(final.parent):
         try:
@@ -39,7 +40,7 @@ def staged_version(repository: Path, name: str, version: int) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone, until it ends at the latest; make it, and remove it if it stays empty."""
+    """Lock ``folder`` for this process. Make the folder if it is missing, and remove it if it is empty at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -51,7 +52,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-        with suppress(OSError):  # not empty
+        with suppress(OSError):  # the folder is not empty
             folder.rmdir()
 
 

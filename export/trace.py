@@ -1,4 +1,4 @@
-"""A fused network to one ONNX file that says nothing about the machine that wrote it."""
+"""Translate a fused network into an ONNX graph that reveals nothing about the machine that wrote it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import onnxscript
 import torch
 from torch import Tensor, nn
 
-# The set in which torch's translations are written: later ones only pass through a version converter, change none of
-# the operators used here, and fewer runtimes read them.
+# Torch writes its translations in this operator set and reaches later sets through a version converter. Later sets
+# change none of the operators used here, and fewer runtimes read them.
 OPSET = 18
 
 _FOLDED_AWAY = {"BatchNormalization", "Sub", "Div"}
@@ -28,19 +28,19 @@ class _WithProbabilities(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(images).float()  # softmax takes float32, whatever the network computes in
+        logits = self.network(images).float()  # softmax runs in float32 for any precision of the network
         return logits.softmax(1), logits
 
 
 def _global_average_pool(x: onnxscript.FLOAT, output_size: Sequence[int]) -> onnxscript.FLOAT:
-    """Translate AdaptiveAvgPool2d(1) to the one operator it is, not to torch's ten for any size."""
+    """Translate AdaptiveAvgPool2d(1) to one operator. Torch's translation has ten, for any output size."""
     if tuple(output_size) != (1, 1):
         raise ValueError(f"adaptive pooling to {tuple(output_size)} has no translation, only to (1, 1)")
     return onnxscript.opset18.GlobalAveragePool(x)
 
 
 def trace(network: nn.Module, size: int) -> onnx.ModelProto:
-    """Translate ``network`` to ONNX: the same bytes each time from the same versions, in whatever folder.
+    """Translate ``network`` to ONNX. The same package versions give the same bytes each time, in any folder.
 
     ``network`` maps uint8 ``[n, size, size, 3]`` to logits ``[n, classes]``, in float32 or float16. The graph maps
     ``images`` to ``probabilities`` and ``logits``, both float32, for any n.
@@ -48,7 +48,7 @@ def trace(network: nn.Module, size: int) -> onnx.ModelProto:
     with _without_known_noise():
         program = torch.onnx.export(
             _WithProbabilities(network).eval(),
-            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch would take a batch of 1 for a constant
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch would make a batch of 1 a constant
             input_names=["images"],
             output_names=["probabilities", "logits"],
             dynamic_shapes=({0: "batch"},),
@@ -63,11 +63,11 @@ def trace(network: nn.Module, size: int) -> onnx.ModelProto:
 
 
 def check_contract(model: onnx.ModelProto, *, size: int, classes: int) -> None:
-    """Raise ValueError, naming every breach, unless ``model`` is what the service and its hosts may rely on.
+    """Raise ValueError, naming every breach, unless ``model`` keeps the contract that the service relies on.
 
-    That is: ``images`` uint8 ``[batch, size, size, 3]`` to ``probabilities`` and ``logits``, both float32
-    ``[batch, classes]``; no other dynamic dimension in any value; BatchNorm and normalisation folded away; no
-    absolute path anywhere.
+    The contract: the graph maps ``images``, uint8 ``[batch, size, size, 3]``, to ``probabilities`` and ``logits``, both
+    float32 ``[batch, classes]``. No value has another dynamic dimension. BatchNorm and normalisation are folded away.
+    The file contains no absolute path.
     """
     graph = model.graph
     breaches = []
@@ -106,7 +106,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove torch's notes, stack traces with the paths of this machine among them, and repeated shapes of weights."""
+    """Remove torch's metadata, which includes stack traces with this machine's paths, and repeated weight shapes."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -119,7 +119,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _without_known_noise() -> Iterator[None]:
-    """Silence what torch's exporter says on every run: that torchvision is absent, and a deprecation of its own."""
+    """Silence two messages of torch's exporter on every run: torchvision is absent, and a deprecation in torch."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Proof that the ONNX file answers as the PyTorch network does, before anything serves it."""
+"""Verify that an ONNX file answers as the PyTorch network does, before the service loads the file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from PIL import Image
 from export.photos import Photo, normalise, preprocess_all
 from models.weights import LoadedModel
 
-# The largest difference of a logit, as a fraction of the logits' spread between images. Random weights amplify
-# float32's rounding: folding BatchNorm alone moves Inception-v4's logits by 1e-3 of their spread.
+# A tolerance is the largest allowed difference of a logit, as a fraction of the logits' spread between images. Random
+# weights amplify float32's rounding: folding BatchNorm alone moves Inception-v4's logits by 1e-3 of their spread.
 TOLERANCE_TRAINED = 1e-3
 TOLERANCE_UNTRAINED = 1e-2
-# Half precision rounds by 5e-4 at each layer. Through random weights that grows to twice the spread in Inception-v4,
-# so that a network without trained ones gets no such variant.
+# Half precision rounds by 5e-4, relative, at each layer. Random weights amplify the rounding to twice the spread in
+# Inception-v4, so a network with random weights gets no fp16 variant.
 TOLERANCE_HALF = 2e-2
-# A logit is too strict a measure of 8 bits: what must hold are the answers, on many pictures.
+# Single logits are too strict a measure for int8. Its answers on many images must agree instead.
 LEAST_TOP1 = 0.99
 LARGEST_MEAN_PROBABILITY = 0.02
 BATCHES = (1, 2, 5)
@@ -34,16 +34,16 @@ Answers = tuple[NDArray[np.float32], Logits]  # probabilities and logits, both [
 
 
 class VerificationError(RuntimeError):
-    """The ONNX file and the PyTorch network disagree, or the network does not know its own classes' photos."""
+    """An ONNX file and its reference disagree, or the network misnames a photo of one of its own classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far ONNX Runtime's answers are from those of ``reference`` on ``images`` pictures.
+    """How much ONNX Runtime's answers differ from the answers of ``reference``, on a number of ``images``.
 
-    ``top1`` is the share with the same most probable class. ``logits`` is the largest difference of a logit in units
-    of ``spread``, ``mean_abs_probability`` the mean difference of the reference's highest probability, and
-    ``max_abs_probability`` the largest difference of any.
+    ``top1`` is the share of images with the same most probable class. ``logits`` is the largest difference of a logit,
+    in units of ``spread``. ``mean_abs_probability`` is the mean difference of the probability of the reference's most
+    probable class. ``max_abs_probability`` is the largest difference of any probability.
     """
 
     reference: str
@@ -56,7 +56,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class GoldenSample:
-    """A small JPEG, the reference's most probable classes as (index, probability), and its true label if known."""
+    """A small JPEG, the reference's most probable classes as (index, probability), and the true label if known."""
 
     jpeg: bytes
     top_k: list[tuple[int, float]]
@@ -64,28 +64,28 @@ class GoldenSample:
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on ONNX Runtime's CPU provider, which every machine has."""
+    """Open an ONNX file with ONNX Runtime's CPU provider, which every machine has."""
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def reference_logits(loaded: LoadedModel, pixels: NDArray[np.uint8]) -> Logits:
-    """Return the logits ``[n, classes]`` of the network as loaded, in float32, for pixels ``[n, size, size, 3]``."""
+    """Return the float32 logits ``[n, classes]`` of the unfused network, for pixels ``[n, size, size, 3]``."""
     with torch.inference_mode():
         logits: Logits = loaded.model(normalise(pixels, loaded.preprocessing)).numpy()
     return logits
 
 
 def spread(logits: Logits) -> float:
-    """Return how far images differ in ``[n, classes]``: each class's standard deviation over images, averaged."""
+    """Return how much logits ``[n, classes]`` vary: the mean over classes of the standard deviation over images."""
     return float(logits.std(axis=0).mean())
 
 
 def check_parity(
     session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], reference: Logits, tolerance: float
 ) -> Agreement:
-    """Compare ``session`` with the reference's logits for ``pixels``, which go through it in batches of 1, 2, 5, 1, ...
+    """Compare the logits of ``session`` for ``pixels``, run in batches of 1, 2, 5, 1, ..., with ``reference``.
 
-    Raises VerificationError when a logit differs by more than ``tolerance`` times ``spread(reference)``.
+    Raises VerificationError if a logit differs by more than ``tolerance`` times ``spread(reference)``.
     """
     if len(pixels) < sum(BATCHES):
         raise ValueError(f"{len(pixels)} images do not fill batches of {BATCHES}")
@@ -96,7 +96,7 @@ def check_parity(
         batch = slice(start, start + size)
         answers = _answers(session, pixels[batch])
         difference = float(np.abs(answers[1] - reference[batch]).max()) / scale
-        if not difference <= tolerance:  # so that a NaN fails too
+        if not difference <= tolerance:  # "not <=" so that NaN fails too
             raise VerificationError(
                 f"ONNX Runtime's logits differ from torch's by {difference:.1e} of their spread between images in a "
                 f"batch of {size}; {tolerance:.0e} is allowed"
@@ -111,9 +111,9 @@ def check_parity(
 def check_answers(
     session: onnxruntime.InferenceSession, reference: onnxruntime.InferenceSession, crops: NDArray[np.uint8]
 ) -> Agreement:
-    """Compare the answers of ``session`` with those of the float32 graph, for pixels ``[n, size, size, 3]``.
+    """Compare the answers of ``session`` with the answers of the float32 graph, for pixels ``[n, size, size, 3]``.
 
-    Raises VerificationError when they differ by more than int8 may.
+    Raises VerificationError if ``LEAST_TOP1`` or ``LARGEST_MEAN_PROBABILITY`` is not kept.
     """
     batches = [crops[i : i + max(BATCHES)] for i in range(0, len(crops), max(BATCHES))]
     expected = [_answers(reference, batch) for batch in batches]
@@ -150,9 +150,9 @@ def _agreement(name: str, found: Sequence[Answers], expected: Sequence[Answers])
 def golden_samples(
     loaded: LoadedModel, photos: Sequence[Photo], logits: Logits, *, count: int = 3, top_k: int = 5
 ) -> list[GoldenSample]:
-    """Make ``count`` golden samples from the photos, of different labels, that the network is surest of.
+    """Make ``count`` golden samples from the photos that the network is surest of, each with another label.
 
-    A sure answer keeps its class under another machine's rounding, so that a changed one means a broken file.
+    Another machine's rounding does not change the class of a sure answer, so a changed class means a broken file.
     ``logits`` are the reference's for the photos. The expected answers are the reference's for the small JPEGs.
     """
     ranked = np.sort(logits, axis=1)
@@ -172,7 +172,7 @@ def golden_samples(
 
 
 def check_golden(session: onnxruntime.InferenceSession, loaded: LoadedModel, samples: Sequence[GoldenSample]) -> None:
-    """Raise VerificationError when ``session`` changes a sample's most probable class, or it is not the true one."""
+    """Raise VerificationError if ``session`` gives a sample another class than the reference, or not its true label."""
     jpegs = [sample.jpeg for sample in samples]
     pixels = preprocess_all(jpegs, loaded.preprocessing, loaded.spec.input_size)
     (probabilities,) = session.run(["probabilities"], {"images": pixels})
@@ -185,7 +185,7 @@ def check_golden(session: onnxruntime.InferenceSession, loaded: LoadedModel, sam
 
 
 def _small_jpeg(photo: bytes) -> bytes:
-    """Shrink a photo to fit 400x400 pixels, its proportions kept."""
+    """Shrink a photo to fit into 400x400 pixels, and keep its proportions."""
     image = Image.open(io.BytesIO(photo)).convert("RGB")
     image.thumbnail((400, 400))
     buffer = io.BytesIO()

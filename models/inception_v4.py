@@ -3,11 +3,12 @@
 C. Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning", AAAI 2017,
 arXiv:1602.07261. State-dict keys are those of timm's ``inception_v4`` and of Cadene's port.
 
-The wiring is that of the published checkpoints (TF-slim), which differs from sketches in circulation: in
+The wiring is that of the published checkpoints (TF-slim). It differs from common sketches of the network: in
 InceptionC the 1x3 and 3x1 heads are parallel, not in series; branches are concatenated 1x1 first, pool last;
 the last pool averages the whole map; Mixed4a's long branch runs 1x7 then 7x1.
 
-Strided layers are unpadded and stride-1 layers symmetric, so torch and TensorFlow padding agree at every size.
+Strided layers have no padding and stride-1 layers have symmetric padding, so the padding of torch and the padding of
+TensorFlow agree at every size.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from models.layers import ConvBnRelu
 
 
 def _average_pool() -> nn.Module:
-    """Return the 3x3 stride-1 pool whose border averages count real pixels only, as TensorFlow's do."""
+    """Return a 3x3 stride-1 average pool that counts only real pixels at the border, as TensorFlow does."""
     return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
 
 
 class Mixed3a(nn.Module):
-    """Stem: max pool beside a strided convolution, 64 -> 160 channels."""
+    """Stem: a max pool beside a strided convolution, 64 -> 160 channels."""
 
     def __init__(self, bn_eps: float) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Mixed3a(nn.Module):
 
 
 class Mixed4a(nn.Module):
-    """Stem: a short branch beside a factorised 7x7 one, 160 -> 192 channels."""
+    """Stem: a short branch beside a branch with a factorised 7x7 convolution, 160 -> 192 channels."""
 
     def __init__(self, bn_eps: float) -> None:
         super().__init__()
@@ -191,9 +192,9 @@ class InceptionC(nn.Module):
 
 
 class InceptionV4(nn.Module):
-    """Inception-v4 for ``[n, 3, 299, 299]`` floats in -1..1, giving logits ``[n, num_classes]``.
+    """Inception-v4. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
-    ``bn_eps`` is BatchNorm's epsilon. Inputs from 75 pixels a side work.
+    ``bn_eps`` is BatchNorm's epsilon. Inputs of at least 75 pixels a side work too.
     """
 
     def __init__(self, num_classes: int = 1000, *, bn_eps: float = 1e-3) -> None:

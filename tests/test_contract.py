@@ -1,4 +1,4 @@
-"""Only files cross from export to service: what one side writes, the other reads and answers alike."""
+"""Only files cross from export to service. The service reads the files that export writes, and answers alike."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_service_reads_what_export_writes(model_repository: Path, name: str)
     "published", [weights.preprocessing for spec in CATALOG.values() for weights in spec.weights.values()]
 )
 def test_both_sides_prepare_a_photo_alike(published: Published) -> None:
-    """Export's two-step reference against the service's single resample, on every photo, within one level."""
+    """The service's single resample equals export's two-step reference on every photo, within one level."""
     ours = Preprocessing(published.crop_pct, published.crop_mode, published.interpolation)
     for photo in labelled_photos():
         found = np.empty((299, 299, 3), np.uint8)
@@ -54,13 +54,13 @@ def test_both_sides_prepare_a_photo_alike(published: Published) -> None:
         with Image.open(io.BytesIO(photo.data)) as image:
             expected = reference(image, published, 299)
         difference = np.abs(found.astype(int) - expected)
-        # Pillow may take the axes in another order, and clips to 8 bits between: a few pixels differ by more.
+        # Pillow may resize the axes in another order, and clips to 8 bits between them: a few pixels differ by more.
         assert np.quantile(difference, 0.999) <= 1
         assert difference.mean() < 0.15
 
 
 def test_the_service_imports_nothing_of_the_exporters() -> None:
-    """The import linter reads the source; this looks at what a running server has really loaded."""
+    """The import linter reads the source. This test looks at the modules that a server process has loaded."""
     loaded = "import sys, service.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)  # noqa: S603
     assert not {"torch", "onnx", "onnxscript", "models", "export", "h5py"} & set(done.stdout.split())
@@ -68,7 +68,7 @@ def test_the_service_imports_nothing_of_the_exporters() -> None:
 
 @pytest.mark.parametrize("importing", ["service.inference.session", "export.verify"])
 def test_onnxruntime_keeps_no_record_of_its_use(importing: str, tmp_path: Path) -> None:
-    """Where it reports on its use, it first writes a device's id and a database into the home folder."""
+    """Before ONNX Runtime reports its use, it writes a device id and a database into the home folder."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", f"import {importing}"], env=environment, check=True)  # noqa: S603

@@ -1,4 +1,4 @@
-"""What the documentation names exists, and every setting and metric is in it."""
+"""Everything that the documentation names exists, and the documentation has every setting and metric."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""``python -m bench gpu PART``: proof that a GPU runs the models right, and how fast it does, beside PyTorch.
+"""``python -m bench gpu PART`` checks that a GPU runs a model right, and compares its speed with PyTorch's.
 
-Each part writes its report anew with each figure, so that a run that is cut off loses none. ``--device cpu`` rehearses
-a part on a machine without a GPU, in small sizes: its figures say nothing of GPUs.
+Each part rewrites its report after each figure, so that an interrupted run loses no figure. ``--device cpu`` rehearses
+a part with small sizes on a machine without a GPU. A rehearsal's figures say nothing about GPUs.
 """

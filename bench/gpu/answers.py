@@ -1,4 +1,4 @@
-"""How far each way's logits are from the network's own in float64, as ||logits - reference|| / ||reference||."""
+"""The error of each way's logits against the network in float64, as ||logits - reference|| / ||reference||."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.gpu.setup import Setup
 
 Logits = Callable[[], NDArray[np.generic]]
 
-PHOTOS = 4  # float64 is slow
+PHOTOS = 4  # the most photos compared: float64 is slow
 
 
 def measure(setup: Setup, record: Record) -> None:
-    """Compare onnxruntime and torch, in each precision, with float64 on the CPU."""
+    """Compare onnxruntime and torch, in each precision, with torch in float64 on the CPU."""
     images = setup.images(min(PHOTOS, len(setup.model.photos)))
     reference = _by_torch(setup, images, torch.float64, "cpu")
     torch.backends.cudnn.allow_tf32 = False
@@ -59,7 +59,7 @@ def _logits(session: ort.InferenceSession, images: NDArray[np.uint8]) -> NDArray
 
 
 def _by_torch(setup: Setup, images: NDArray[np.uint8], kind: torch.dtype, device: str) -> NDArray[np.generic]:
-    """Return the network's logits, image by image: float64 needs much memory."""
+    """Return the network's logits. Images run one by one, because float64 needs much memory."""
     network = load_network(setup.model).to(device, kind)
     with torch.inference_mode():
         rows = [network(torch.from_numpy(image[None]).to(device)).double().cpu() for image in images]

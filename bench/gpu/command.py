@@ -1,6 +1,6 @@
 """The command line of ``python -m bench gpu``.
 
-It knows the parts by name: each of them needs PyTorch, which takes seconds to import.
+This module names the parts without importing them: each part needs PyTorch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 PARTS = {
-    "facts": "what the machine and its card are, and what they do at most",
+    "facts": "the machine, its card, and the limits of the card",
     "prove": "whether every node is on the GPU and every class right, in each batch size, with CUDA graphs and without",
-    "answers": "how far the answers in each precision are from float64",
-    "speed": "images a second by way and batch size, torch's among them, and what the card allows at most",
-    "options": "what each of onnxruntime's options does to the rate",
-    "kernels": "which kernels take a batch's time",
-    "jpeg": "photos a second, decoded by the CPU and by the GPU",
-    "over_http": "the service in several settings, asked by several processes",
+    "answers": "the error of the answers in each precision, against float64",
+    "speed": "images a second by way and batch size, for onnxruntime and torch, beside the limits of the card",
+    "options": "the effect of each of onnxruntime's options on the rate",
+    "kernels": "the time of a batch, kernel by kernel",
+    "jpeg": "photos decoded a second, by the CPU and by the GPU",
+    "over_http": "the service in several settings, under requests from several processes",
 }
 WAYS = [
     *("service", "graphs", "resident", "service_twice", "service_thrice", "graphs_twice", "graphs_thrice"),
@@ -42,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sizes": {"nargs": "+", "type": int, "metavar": "N", "help": "batch sizes (default: 32 1 8 64)"},
     "ways": {"nargs": "+", "choices": WAYS, "metavar": "WAY", "default": QUICKER,
              "help": f"any of {', '.join(WAYS)} (default: {' '.join(QUICKER)})"},
-    "seconds": {"type": float, "default": 120.0, "help": "begin nothing new after so long (default: 120)"},
+    "seconds": {"type": float, "default": 120.0, "help": "start no measurement after so many seconds (default: 120)"},
 }  # fmt: skip
 TAKES = {
     "speed": ["precisions", "sizes", "ways", "seconds"],
@@ -54,7 +54,7 @@ TAKES = {
 
 def add_parts(commands: _SubParsersAction[argparse.ArgumentParser], parents: list[argparse.ArgumentParser]) -> None:
     """Add the command ``gpu``."""
-    text = "proof that a GPU runs the default model right, and how fast it does; needs PyTorch"
+    text = "whether a GPU runs the default model right, and how fast; needs PyTorch"
     parts = commands.add_parser("gpu", help=text, description=f"{text}.").add_subparsers(
         dest="part", required=True, metavar="PART"
     )
@@ -68,7 +68,7 @@ def add_parts(commands: _SubParsersAction[argparse.ArgumentParser], parents: lis
 
 
 def measure(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
-    """Measure one part. Raises DeviceUnavailable, with what is missing, where there is no GPU to be used."""
+    """Measure one part. Raises DeviceUnavailable, which names what is missing, if no GPU can be used."""
     if arguments.device == "cuda":
         try:
             DEVICES["cuda"].check(settings)

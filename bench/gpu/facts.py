@@ -1,4 +1,4 @@
-"""What the machine and its card are, and the ceilings that rates are compared with."""
+"""Facts about the machine and its card, and the card's limits, with which rates are compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit,compu
 
 
 def measure(setup: Setup, record: Record) -> None:
-    """Record what is installed, what the card says of itself, and its ceilings."""
+    """Record the installed packages, the card's own description, and the card's limits."""
     record.put(platform.python_version(), "python")
     record.put({name: version for name in PACKAGES if (version := _version(name))}, "packages")
     if setup.on_gpu:
@@ -58,9 +58,9 @@ def _nvidia_smi() -> str:
 
 
 def _pin_neighbours() -> str:
-    """Say whether CUDA pins an array whose first page is pinned with another array already."""
+    """Say whether CUDA pins an array whose first page is already pinned with another array."""
     memory = np.zeros(2 * 268203, np.uint8)
-    first, second = memory[:268203], memory[268203:]  # pinned for as long as these names live
+    first, second = memory[:268203], memory[268203:]  # they stay pinned as long as these names live
     try:
         DEVICES["cuda"].pin(first)
         DEVICES["cuda"].pin(second)

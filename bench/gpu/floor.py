@@ -1,4 +1,4 @@
-"""How fast a model can be at most: its multiply-adds by a card's arithmetic, its bytes by the card's bandwidth."""
+"""The highest rate of a model that a card allows, from its multiply-adds and from the bytes that it moves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import onnx
 
 
 class Costs(NamedTuple):
-    """What one image costs: multiply-adds, and bytes that its activations move through the device's memory.
+    """The cost of one image: multiply-adds, and bytes that its activations move through the device's memory.
 
-    ``biases`` are the bytes of biases that a kernel of their own adds; ``separate`` those of all nodes, each by itself;
-    ``fused`` those of all nodes with Relu and Add done where their input was made. Weights, which are read once a
-    batch, are left out, and so is what a cache spares.
+    ``separate`` are the bytes if each node runs in a kernel of its own. ``biases`` are the further bytes if biases are
+    added in separate kernels. ``fused`` are the bytes if Relu and Add run in the kernel that makes their input.
+    Weights are left out: they are read once a batch. Caches, which save traffic, are ignored.
     """
 
     macs: float
@@ -25,7 +25,7 @@ class Costs(NamedTuple):
 
 
 def bounds(graph: Path, precision: str, tflops: float, tb_per_s: float) -> dict[str, float]:
-    """Return the images a second that arithmetic and bandwidth allow in large batches, of an ONNX file."""
+    """Return the images a second that arithmetic and bandwidth allow for an ONNX file in large batches."""
     cost = costs(onnx.load(graph, load_external_data=False).graph, 2 if precision == "fp16" else 4)
     return {
         "gmacs": cost.macs / 1e9,
@@ -38,7 +38,7 @@ def bounds(graph: Path, precision: str, tflops: float, tb_per_s: float) -> dict[
 
 
 def costs(graph: onnx.GraphProto, width: int) -> Costs:
-    """Return the costs of an image in a graph whose values take ``width`` bytes."""
+    """Return the costs of one image in a graph whose values take ``width`` bytes each."""
     values = (*graph.value_info, *graph.input, *graph.output)
     elements = {v.name: math.prod(d.dim_value or 1 for d in v.type.tensor_type.shape.dim) for v in values}
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
@@ -54,7 +54,7 @@ def costs(graph: onnx.GraphProto, width: int) -> Costs:
         moved = (sum(read) + written) * width
         separate += moved
         if node.op_type == "Add":
-            fused += read[-1] * width  # the shortcut alone: the other operand never left the multiprocessor
+            fused += read[-1] * width  # the shortcut alone: the other operand stays in the multiprocessor
         elif node.op_type not in ("Relu", "Cast", "Transpose", "Reshape"):
             fused += moved
     return Costs(macs, biases, separate, fused)

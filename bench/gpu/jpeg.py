@@ -1,4 +1,4 @@
-"""JPEG photos a second: Pillow's threads, as the service decodes, and nvJPEG on the GPU through torchvision."""
+"""JPEG photos decoded a second: by Pillow in threads, as in the service, and by torchvision's nvJPEG on the GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 64
 
 
 def measure(setup: Setup, record: Record) -> None:
-    """Decode the photos, again and again, into the model's input; on a GPU, alone and with the resize after it."""
+    """Decode repeated photos with Pillow into the model's input, and with nvJPEG, without and with the resize."""
     photos = list(itertools.islice(itertools.cycle(photo.data for photo in setup.model.photos), COUNT))
     way, cpus = setup.placed(setup.precision, 1), available_cpus()
     rows = way.empty(COUNT)
@@ -59,7 +59,7 @@ def _by_nvjpeg(files: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _resized(files: list[torch.Tensor]) -> torch.Tensor:
-    """Return a batch as the network takes it, uint8 [n, 299, 299, 3] on the GPU, squashed to the square."""
+    """Return the network's input, uint8 ``[n, 299, 299, 3]`` on the GPU, from photos squashed to the square."""
     rows = [
         torch.nn.functional.interpolate(image[None].half(), (299, 299), mode="bilinear", antialias=True)
         for image in _by_nvjpeg(files)

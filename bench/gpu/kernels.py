@@ -1,4 +1,4 @@
-"""Where a batch's time on the device goes, kernel by kernel. Torch's profiler sees onnxruntime's kernels, too."""
+"""The time of a batch on the device, kernel by kernel. Torch's profiler sees onnxruntime's kernels too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _profile_way(setup: Setup, record: Record, name: str, precision: str, images
 
 
 def _profiled(setup: Setup, run: Callable[[], object]) -> dict[str, object]:
-    """Return milliseconds of a batch, in all and by kernel, the longest first."""
+    """Return the milliseconds of a batch, in all and by kernel, in descending order."""
     batches = 20 if setup.on_gpu else 2
     activity = ProfilerActivity.CUDA if setup.on_gpu else ProfilerActivity.CPU
     kinds = {"kernel", "gpu_memcpy", "gpu_memset"} if setup.on_gpu else {"cpu_op"}

@@ -1,4 +1,4 @@
-"""The fused PyTorch network with the very weights of an exported version."""
+"""The fused PyTorch network with the weights of an exported version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.spec import Preprocessing
 def load_network(model: Model) -> nn.Module:
     """Return the network in float32 on the CPU, with the weights of the version's most precise variant."""
     manifest = model.manifest
-    # The service knows no mean and no std: they are in the graph.
+    # manifest.json has no mean and std: the graph's weights contain them, and replace the fused weights below.
     preprocessing = Preprocessing(**json.loads((model.folder / "manifest.json").read_text())["preprocessing"])
     network = fuse(
         create_model(manifest.architecture["name"], **manifest.architecture["options"]).eval(), preprocessing

@@ -1,4 +1,4 @@
-"""What onnxruntime's options for CUDA do to the rate, one changed at a time against the service's own."""
+"""The effect of onnxruntime's CUDA options on the rate: each entry changes the service's own options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGES: dict[str, dict[str, str]] = {
 
 
 def measure(setup: Setup, record: Record, precision: str, sizes: Sequence[int], seconds: float) -> None:
-    """Measure each change of ``CHANGES``, which a CPU knows none of; after ``seconds`` no further session is loaded."""
+    """Measure each entry of ``CHANGES``; a CPU ignores them. After ``seconds``, no further session is loaded."""
     end = time.perf_counter() + seconds
     images = setup.images(max(sizes))
     provider, base = setup.provider(precision, max(sizes))
@@ -64,7 +64,7 @@ def _load(
     provider: Provider,
     batches: Sequence[NDArray[np.uint8]],
 ) -> None:
-    """Add a session to ``sessions``, once it has run each batch."""
+    """Make a session, run each batch in it, then add the session to ``sessions``."""
     session = OnnxSession(Path(setup.file(precision)), [provider], session_options(setup.settings.threads))
     for images in batches:
         session.run(images)

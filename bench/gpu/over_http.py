@@ -1,7 +1,8 @@
-"""The service over HTTP in several settings: photos a second and latencies, asked by several processes.
+"""The service over HTTP in several settings: photos a second and latencies, with several client processes.
 
-One Python process that asks gets through some thousand photos a second at most, which is less than a GPU does. So as
-many ask as leave the server its cores. Each tells how busy it was, since a busy client measures itself.
+One Python client process manages some thousand photos a second at most, fewer than a GPU. So several processes send
+requests, but few enough to leave the server its cores. Each process reports how busy it was, because a busy client
+measures its own speed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REHEARSED: Sequence[dict[str, object]] = ({"max_batch_size": 2},)
 
 
 class Asked(NamedTuple):
-    """What one asking process got, and the share of its time in which it had a CPU."""
+    """The outcomes of one client process, and the share of the time in which the process had a CPU."""
 
     outcomes: list[Outcome]
     seconds: float
@@ -48,7 +49,7 @@ class Asked(NamedTuple):
 
 
 def measure(setup: Setup, record: Record, seconds: float) -> None:
-    """Measure each of ``GPU_SETTINGS``, in a rehearsal a small one; after ``seconds`` nothing new is begun."""
+    """Measure each of ``GPU_SETTINGS``, or ``REHEARSED`` in a rehearsal. After ``seconds``, no measurement starts."""
     end = time.perf_counter() + seconds
     clients = (1, 16, 64, 256) if setup.on_gpu else (1, 4)
     with only(setup.model) as repository:
@@ -68,7 +69,7 @@ def _serve(
     local = setup.placed(setup.precision, size, graphs=chosen.cuda_graphs)
     record.put(offline_rate(local, SECONDS), name, "without_http_per_s")
     photos = local.labelled([photo.data for photo in setup.model.photos])
-    del local  # its memory is the server's now
+    del local  # frees the device's memory for the server
     start = time.perf_counter()
     with server.service(chosen, model_repository=repository, default_model=setup.model.name) as service:
         record.put(time.perf_counter() - start, name, "start_s")
@@ -99,7 +100,7 @@ def _rate(setup: Setup, service: Server, photos: Sequence[Photo], clients: int) 
 
 
 def ask(workload: Workload, clients: int) -> Asked:
-    """Ask in this process, first for a second that does not count."""
+    """Send requests from this process, first for a second that does not count."""
     asyncio.run(closed_loop(workload, clients, SECONDS / 5))
     start, cpu = time.perf_counter(), time.process_time()
     outcomes = asyncio.run(closed_loop(workload, clients, SECONDS))

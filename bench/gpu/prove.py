@@ -1,4 +1,4 @@
-"""Proof that a GPU runs the model: every node is there, and classes are right in each batch size, graphs on and off."""
+"""Check that a GPU runs every node, and that every class is right in each batch size, with and without CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bench.in_process import InProcess
 from bench.report import Bar
 from bench.repository import only
 
-TOLERANCE = 0.02  # of a probability
-RUNS = 4  # the first of which chooses kernels
+TOLERANCE = 0.02  # the largest allowed difference of a probability
+RUNS = 4  # of each batch; the first run chooses kernels
 
 
 def measure(setup: Setup, record: Record) -> None:
-    """Try every variant for GPUs; the report passes when all of them work, and ``python -m service check`` does."""
+    """Try every variant for GPUs. The report passes if all variants and ``python -m service check`` work."""
     pixels, found = setup.golden(), Counter[str]()
     for precision in (v.precision for v in setup.model.manifest.variants if v.precision in ("fp32", setup.precision)):
         for graphs in (False, True) if setup.on_gpu else (False,):
@@ -48,7 +48,7 @@ def _try(
     *,
     graphs: bool,
 ) -> None:
-    """Run the golden samples in every batch size; count in ``found`` the nodes elsewhere and the answers not theirs."""
+    """Run the golden samples in every batch size. Count nodes on other devices and wrong answers in ``found``."""
     placed = setup.placed(precision, 32 if setup.on_gpu else 2, graphs=graphs)
     nodes = placed.placement.nodes
     record.put(nodes, name, "nodes")
@@ -70,7 +70,7 @@ def _try(
 
 
 def _timed(placed: InProcess, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[float]]:
-    """Return the last answers, and the seconds of each run."""
+    """Return the answers of the last run, and the seconds of each run."""
     seconds = []
     for _ in range(RUNS):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""A model with random weights in fp32 and fp16, for its speed: ``python -m bench.gpu.random_weights FOLDER``.
+"""Write Inception-v4 with random weights in fp32 and fp16, to measure its speed.
 
-``python -m export`` leaves fp16 out here, since random weights magnify the rounding. The golden answers do not hold in
-fp16, so that no server loads it.
+``python -m bench.gpu.random_weights FOLDER``. ``python -m export`` refuses fp16 for random weights, because they
+magnify rounding. The fp16 variant misses the golden answers, so no server loads it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from export.trace import trace
 
 
 def write(architecture: str, repository: Path) -> Path:
-    """Write version 1 of ``architecture`` into a repository; return its folder."""
+    """Write version 1 of ``architecture`` into a repository. Return the version's folder."""
     folder = repository / architecture / "1"
     folder.mkdir(parents=True)
     photos = labelled_photos()

@@ -1,4 +1,4 @@
-"""Figures that are kept as soon as they are known."""
+"""A report that is written to disk after each figure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger("bench")
 
 
 class Record:
-    """A report that is written anew with each figure."""
+    """A report that is rewritten after each figure."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self.report = Report(title, {})
         self._folder = folder
 
     def put(self, value: object, *names: object) -> None:
-        """Set a figure in nested mappings."""
+        """Set a figure under ``names``, which lead through nested mappings, and write the report."""
         at = self.report.figures
         for name in names[:-1]:
             at = at.setdefault(str(name), {})
@@ -29,17 +29,17 @@ class Record:
         self.report.write(self._folder)
 
     def attempt(self, run: Callable[[], object], *names: object) -> bool:
-        """Call ``run``, and return whether it raised nothing. An error becomes a figure, and measuring goes on."""
+        """Call ``run`` and return whether it succeeded. An error becomes a figure, and measuring goes on."""
         try:
             run()
-        except Exception as error:  # onnxruntime, torch and CUDA raise their own
+        except Exception as error:  # onnxruntime, torch and CUDA raise errors of their own
             self.put(f"{type(error).__name__}: {' '.join(str(error).split())}"[:600], *names, "error")
             return False
         return True
 
 
 def rate(images: int, seconds: Sequence[float]) -> dict[str, float]:
-    """Return the median images/s of several rounds, with its spread, and the median milliseconds."""
+    """Return images/s of several rounds (median, least, most), and the median milliseconds."""
     middle = statistics.median(seconds)
     return {
         "images_per_s": images / middle,

@@ -1,4 +1,4 @@
-"""The model under test on its device, as the service places it and as onnxruntime and torch have it."""
+"""The measured model on its device, for the service's sessions, for bare onnxruntime and for torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Device = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Setup:
-    """A model, and the device that is measured; ``cpu`` is a rehearsal."""
+    """A model and the measured device. The device ``cpu`` means a rehearsal."""
 
     model: Model
     settings: Settings
@@ -28,7 +28,7 @@ class Setup:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this is no rehearsal."""
+        """Whether the device is a GPU, so that this is no rehearsal."""
         return self.device == "cuda"
 
     @property
@@ -38,11 +38,11 @@ class Setup:
 
     @property
     def sizes(self) -> list[int]:
-        """Batch sizes worth a look, the most telling ones first."""
+        """The batch sizes to measure by default, the most important first."""
         return [32, 1, 8, 64] if self.on_gpu else [2, 1]
 
     def chosen(self, precision: str, largest: int, *, graphs: bool = False, **others: object) -> Settings:
-        """Return settings for this device; ``tf32`` is fp32, computed in less."""
+        """Return settings for this device. ``tf32`` is the fp32 variant, computed in lower precision."""
         told: dict[str, object] = {
             "device": self.device,
             "precision": "fp32" if precision == "tf32" else precision,
@@ -53,11 +53,11 @@ class Setup:
         return Settings.model_validate(self.settings.model_dump(exclude_unset=True) | told | others)
 
     def placed(self, precision: str, largest: int, *, graphs: bool = False) -> InProcess:
-        """Return the model as the service would run it. Raises StartupError, where there are no CUDA graphs as well."""
+        """Return the model as the service would run it. Raises StartupError, also if CUDA graphs are impossible."""
         return as_served(self.model, self.chosen(precision, largest, graphs=graphs))
 
     def images(self, count: int) -> NDArray[np.uint8]:
-        """Return decoded photos, again and again, pinned as a GPU fetches them. Zeros would run faster."""
+        """Return ``count`` decoded photos, repeated as needed and pinned for a GPU. Zeros would run faster."""
         photos = decoded(self.model, self.model.photos, self.settings)
         images = np.resize(photos, (count, *photos.shape[1:]))
         self.pin(images)
@@ -72,7 +72,7 @@ class Setup:
         DEVICES[self.device].pin(images)
 
     def file(self, precision: str) -> str:
-        """Return the path of a variant's graph. Raises KeyError where the model lacks it."""
+        """Return the path of a variant's graph. Raises KeyError if the model lacks the variant."""
         files: dict[str, str] = {variant.precision: variant.file for variant in self.model.manifest.variants}
         return str(self.model.folder / files["fp32" if precision == "tf32" else precision])
 
@@ -81,5 +81,5 @@ class Setup:
         return cuda.provider(0, self.chosen(precision, largest)) if self.on_gpu else cpu.PROVIDERS[0]
 
     def bare_session(self, precision: str, largest: int) -> ort.InferenceSession:
-        """Return onnxruntime's own session with the service's options, for what the service does not ask."""
+        """Return onnxruntime's own session with the service's options, for calls that the service does not make."""
         return ort.InferenceSession(self.file(precision), providers=[self.provider(precision, largest)])

@@ -1,4 +1,4 @@
-"""Images a second by way and batch size, in turns on one card, with what the card allows at most beside them."""
+"""Images a second by way and batch size, measured in turns on one card, beside the card's limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS, BLOCK_S = 5, 0.05
 def measure(
     setup: Setup, record: Record, precisions: Sequence[str], sizes: Sequence[int], ways: Sequence[str], seconds: float
 ) -> None:
-    """Measure these ways; after ``seconds`` nothing new is begun."""
+    """Measure ``ways``. After ``seconds``, no further measurement starts."""
     end = time.perf_counter() + seconds
     for precision in precisions:
         record.attempt(partial(_bounds, setup, record, precision), precision, "at_most_per_s")
@@ -43,14 +43,14 @@ def _build(built: dict[str, Way], name: str, setup: Setup, precision: str, image
 
 
 def _try_out(work: dict[str, Callable[[], object]], name: str, way: Way, size: int) -> None:
-    """Add what runs a batch to ``work``, once it has run."""
+    """Run a batch once, then add its function to ``work``."""
     run = way.runs(size)
     run()
     work[name] = run
 
 
 def _bounds(setup: Setup, record: Record, precision: str) -> None:
-    """Record the floor, in the ceilings that this very card shows now."""
+    """Record the card's limits, measured now, and the images/s that these limits allow."""
     tflops, tb_per_s = ceilings.tflops(precision, setup.device), ceilings.copy_tb_per_s(setup.device)
     record.put({"tflops": tflops, "tb_per_s": tb_per_s}, precision, "ceilings")
     record.put(floor.bounds(Path(setup.file(precision)), precision, tflops, tb_per_s), precision, "at_most_per_s")

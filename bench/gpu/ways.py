@@ -1,7 +1,8 @@
-"""Ways to run a batch: the service's sessions, onnxruntime with its input on the device already, and torch.
+"""Ways to run a batch: the service's sessions, onnxruntime with its input already on the device, and torch.
 
-In each the answer is on the host before the next batch starts. ``service`` and ``graphs`` take pixels from pinned
-memory, as the service has them; so does ``torch_from_host``. To the others the pixels are on the device already.
+In each way, the answer is on the host before the next batch starts. The ways named after ``service`` and ``graphs``
+take pixels from pinned host memory, as the service does. ``torch_from_host`` does so too. In the other ways, the pixels
+are already on the device.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Way:
-    """``runs`` returns, for a batch size, what runs so many images; ``at_a_time`` batches run side by side."""
+    """``runs(size)`` returns a function that runs ``size`` images. ``at_a_time`` batches run side by side."""
 
     runs: Callable[[int], Callable[[], object]]
     at_a_time: int = 1
@@ -38,9 +39,9 @@ def _service(setup: Setup, precision: str, images: Images, *, graphs: bool = Fal
 
 
 def _side_by_side(setup: Setup, precision: str, images: Images, *, count: int, graphs: bool) -> Way:
-    """Return batches of ``count`` threads, so that the copies of one run beside the computing of another."""
+    """Return a way to run ``count`` batches in threads, so that one batch's copies overlap another's computation."""
     first = setup.placed(precision, len(images), graphs=graphs).session
-    # A session of CUDA graphs keeps to one thread, so that each thread has one of its own.
+    # A session with CUDA graphs runs in one thread only, so each thread has a session of its own.
     others = [setup.placed(precision, len(images), graphs=True).session if graphs else first for _ in range(count - 1)]
     copies = [images.copy() for _ in range(count)]
     for copy in copies:
@@ -88,7 +89,7 @@ def _torch(setup: Setup, precision: str, images: Images, *, how: str) -> Way:
 
 
 def _captured(network: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """Record a batch as a CUDA graph; return what replays it."""
+    """Record a batch as a CUDA graph. Return a function that replays the graph."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.inference_mode(), torch.cuda.stream(stream):

@@ -1,7 +1,7 @@
-"""Locust's users: they send labelled photos in every way the API takes, and know the right answers.
+"""Locust's users. They send labelled photos in every form that the API accepts, and check the answers.
 
-From the root of the repository: ``locust -f bench/locust/locustfile.py --host http://127.0.0.1:8000``. It needs only
-Locust, this folder and a folder of photos (``python -m export.photos FOLDER``), so that it runs without PyTorch.
+Run it in the root of the repository: ``locust -f bench/locust/locustfile.py --host http://127.0.0.1:8000``. The run
+needs only Locust, this folder and a folder of photos (``python -m export.photos FOLDER``), but not PyTorch.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from bench.locust.thresholds import REFUSED, WRONG_LABEL
 
 
 class Photo(NamedTuple):
-    """A JPEG file and the label that its answer must name first."""
+    """A JPEG file, and the label that the answer must name first."""
 
     data: bytes
     label: str
 
 
 class Visitor(FastHttpUser):
-    """Asks, waits for the answer, thinks a moment, asks again; when refused, comes back when told to."""
+    """A user who waits for each answer and a moment longer; after a refusal, for at least the time of Retry-After."""
 
     photos: ClassVar[list[Photo]] = []
     model: ClassVar[str] = ""
     think_time = between(0.1, 1.0)
-    retry_after = 0.0  # seconds, from the last refusal
+    retry_after = 0.0  # seconds, as the last refusal said
 
     def wait_time(self) -> float:
         """Return the seconds until the next request."""
@@ -43,14 +43,14 @@ class Visitor(FastHttpUser):
     @tag("raw")
     @task(12)
     def raw_photo(self) -> None:
-        """Send a photo as the body."""
+        """Send a photo as the request's body."""
         photo = _draw(self.photos)
         self._classify("raw", [photo], data=photo.data, headers=_JPEG)
 
     @tag("multipart")
     @task(4)
     def form(self) -> None:
-        """Send a photo as browsers do."""
+        """Send a photo in a form, as browsers do."""
         self._send_form("multipart", [_draw(self.photos)])
 
     @tag("multipart")
@@ -62,7 +62,7 @@ class Visitor(FastHttpUser):
     @tag("mistake")
     @task(1)
     def mistake(self) -> None:
-        """Send what must be turned down."""
+        """Send a request that the server must reject."""
         photo = _draw(self.photos).data
         mistakes: dict[str, dict[str, Any]] = {
             "truncated": {"expected": 400, "data": photo[: len(photo) // 2], "headers": _JPEG},
@@ -84,11 +84,11 @@ class Visitor(FastHttpUser):
         query: dict[str, object] | None = None,
         **request: Any,
     ) -> None:
-        """Send a request and judge its answer: ``expected`` is its status, each photo's label the first it names."""
+        """Send a request and judge the answer: its status is ``expected``, and it names each photo's label first."""
         parameters = urlencode({"model": self.model, "top_k": 1} | (query or {}))
         with self.client.post(f"/classify?{parameters}", name=name, catch_response=True, **request) as answer:
             if answer.status_code == 0:
-                return  # unanswered: Locust counts the connection's error
+                return  # no answer: Locust counts the connection's error itself
             if answer.status_code == 429:
                 self.retry_after = float((answer.headers or {}).get("Retry-After", 0))
                 answer.request_meta["name"] = REFUSED
@@ -106,13 +106,13 @@ _draw = random.choice
 
 
 def _wrong(body: bytes, photos: Sequence[Photo]) -> str | None:
-    """Say what is wrong with an answer, or None."""
+    """Say what is wrong with an answer. None if nothing is wrong."""
     try:
         answer = json.loads(body)
         results = answer["results"] if len(photos) > 1 else [answer] * len(photos)
         for result, photo in zip(results, photos, strict=True):
             if "error" in result:
-                if result["error"]["status"] != 429:  # shed while the others were served
+                if result["error"]["status"] != 429:  # the server refused this file and served the others
                     return f"{result['error']['status']} for one of several files"
             elif (label := result["predictions"][0]["label"]) != photo.label:
                 return f"{WRONG_LABEL}: {label} instead of {photo.label}"
@@ -125,11 +125,11 @@ def _wrong(body: bytes, photos: Sequence[Photo]) -> str | None:
 def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--photos", default=".cache/photos", metavar="FOLDER", env_var="LOCUST_PHOTOS", include_in_web_ui=False,
-        help="photos to send, <label>/<name>.jpg (default: .cache/photos)",
+        help="folder of the photos to send, <label>/<name>.jpg (default: .cache/photos)",
     )  # fmt: skip
     parser.add_argument(
         "--model", default="xception", env_var="LOCUST_MODEL", include_in_web_ui=False,
-        help="model to ask; it must know the photos' labels (default: xception)",
+        help="name of the model, which must know the photos' labels (default: xception)",
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""How the number of Locust's users changes: ``--users`` is the most there are, ``--run-time`` how long it all takes.
+"""Shapes: how the number of Locust's users changes up to ``--users``, within the whole run of ``--run-time``.
 
-They are loaded beside the locustfile (``-f bench/locust/locustfile.py,bench/locust/shapes.py``); ``--shape`` or, in the
-web page, ``--class-picker`` chooses one.
+Load the shapes beside the locustfile (``-f bench/locust/locustfile.py,bench/locust/shapes.py``). ``--shape`` chooses a
+shape. With ``--class-picker``, the web page offers the choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from locust.env import Environment
 
 
 class Shape(LoadTestShape):
-    """Stages of equal length, each with a share of the users. ``seconds`` is the length of a run that sets none."""
+    """Stages of equal length, each with a share of the users. ``seconds`` is the length of a run without --run-time."""
 
     abstract = True
     use_common_options = True
@@ -22,7 +22,7 @@ class Shape(LoadTestShape):
     shares: ClassVar[tuple[float, ...]]
 
     def tick(self) -> tuple[int, float] | tuple[int, float, list[type[User]] | None] | None:
-        """Return the number of users and how many to start a second, or None at the end."""
+        """Return the number of users and the number of users to start a second, or None at the end."""
         options = self.runner.environment.parsed_options if self.runner else None
         assert options is not None
         stage = int(self.get_run_time() / (options.run_time or self.seconds) * len(self.shares))
@@ -33,21 +33,21 @@ class Shape(LoadTestShape):
 
 
 class Steps(Shape):
-    """A quarter of the users, half, three quarters, all: where latency bends is the capacity."""
+    """25, 50, 75 and 100 % of the users. The capacity is at the step where latency rises steeply."""
 
     seconds = 240
     shares = (0.25, 0.5, 0.75, 1.0)
 
 
 class Spike(Shape):
-    """A tenth of the users, suddenly all, a tenth again: how overload begins, and how soon it is over."""
+    """10 % of the users, suddenly all, then 10 % again. The shape shows how overload begins and how fast it ends."""
 
     seconds = 150
     shares = (0.1, 0.1, 1.0, 0.1, 0.1)
 
 
 class Soak(Shape):
-    """All users for long: what creeps up, memory or latency."""
+    """All users for a long time. The shape shows whether memory or latency grows slowly."""
 
     seconds = 3600
     shares = (1.0,)
@@ -57,13 +57,13 @@ class Soak(Shape):
 def _add_option(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--shape", choices=[shape.__name__ for shape in (Steps, Spike, Soak)], env_var="LOCUST_SHAPE",
-        include_in_web_ui=False, help="how the number of users changes; without it, it is --users throughout",
+        include_in_web_ui=False, help="how the number of users changes (default: --users throughout)",
     )  # fmt: skip
 
 
 @events.init.add_listener
 def _choose(environment: Environment, **_: Any) -> None:
-    # Locust takes the first shape of a locustfile unasked.
+    # Without this listener, Locust would always use the first shape of a locustfile.
     chosen = environment.parsed_options.shape if environment.parsed_options else None
     environment.shape_class = (environment.available_shape_classes or {})[chosen] if chosen else None
     if environment.shape_class:

@@ -1,6 +1,6 @@
-"""What a Locust run must keep to: its exit code is 1 if it did not.
+"""Thresholds of a Locust run. The exit code is 1 if the run breaks one.
 
-Only Locust's own statistics are asked, so that a run spread over several processes is judged as a whole.
+Only Locust's own statistics are used, so that a run in several processes is judged as a whole.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 from locust.stats import StatsEntry
 
-REFUSED = "refused (429)"  # the row of all refusals, which are neither answers nor failures
-WRONG_LABEL = "wrong label"  # how such a failure's message begins
+REFUSED = "refused (429)"  # the row of all refusals, which count neither as answers nor as failures
+WRONG_LABEL = "wrong label"  # the message of a failure by a wrong label begins so
 
 log = logging.getLogger(__name__)
 
 
 @events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Thresholds", "What a headless run must keep to; exit code 1 if it does not.")
+    group = parser.add_argument_group("Thresholds", "Limits of a headless run. The exit code is 1 if one is broken.")
     group.add_argument(
         "--max-failures", type=float, default=0.0, metavar="SHARE", env_var="LOCUST_MAX_FAILURES",
         help="share of requests that may fail, 0 to 1; refusals don't count (default: 0)",
@@ -33,7 +33,7 @@ def _add_options(parser: LocustArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--max-wrong-labels", type=int, default=0, metavar="N", env_var="LOCUST_MAX_WRONG_LABELS",
-        help="answers that may name a wrong label (default: 0)",
+        help="number of answers that may name a wrong label (default: 0)",
     )  # fmt: skip
 
 
@@ -45,11 +45,11 @@ def _judge(environment: Environment, **_: Any) -> None:
     broken = _broken(environment)
     for what in broken:
         log.error("threshold broken: %s", what)
-    environment.process_exit_code = 1 if broken or runner.exceptions else 0  # a user that raised is logged already
+    environment.process_exit_code = 1 if broken or runner.exceptions else 0  # Locust has logged a user's exception
 
 
 def _broken(environment: Environment) -> list[str]:
-    """Describe every threshold that the run did not keep to."""
+    """Describe every threshold that the run broke."""
     options, stats = environment.parsed_options, environment.stats
     assert options is not None
     answered = StatsEntry(stats, "answered", "")

@@ -9,14 +9,14 @@ from service.settings import Settings
 
 @pytest.fixture(autouse=True)
 def _no_settings_but_the_test_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``make test`` exports some of the server's settings."""
+    """Remove the server's settings from the environment: ``make test`` sets some."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"INFERCEPTION_{name.upper()}", raising=False)
 
 
 @pytest.fixture
 def xception_alone(model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that holds Xception alone, to be served in small batches on the CPU."""
+    """A repository with only Xception, which servers run in small batches on the CPU."""
     repository = tmp_path / "models"
     repository.mkdir()
     (repository / "xception").symlink_to((model_repository / "xception").resolve())

@@ -1,4 +1,4 @@
-"""A server that does as it is told, and holds its answers back while its gate is closed."""
+"""A server that gives the answers chosen by a test, and holds them back while its gate is closed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from bench.repository import Photo
 from bench.workload import Workload
 
-PATIENCE_S = 10.0  # a test that hangs fails after this
+PATIENCE_S = 10.0  # a test that hangs fails after so many seconds
 
 Answer = Callable[[asyncio.StreamWriter], None]
 
 
 @dataclass
 class Stub:
-    """What the server is told and what it saw."""
+    """The server's instructions, and the requests that it saw."""
 
     answer: Answer
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,7 +95,7 @@ def named(label: str) -> bytes:
 
 
 def writes(*parts: bytes) -> Answer:
-    """Answer in these parts, and keep the connection."""
+    """Write the answer in these parts, and keep the connection open."""
 
     def answer(writer: asyncio.StreamWriter) -> None:
         for part in parts:

@@ -1,4 +1,4 @@
-"""What goes over the wire, what each outcome is called, and which connections are used again."""
+"""The bytes of a request, the name of each outcome, and the reuse of connections."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ async def test_no_answer_within_the_clients_patience() -> None:
 
 
 async def test_a_refusal_that_comes_before_the_body_is_sent() -> None:
-    body = bytes(32_000_000)  # more than the buffers of both sockets hold
+    body = bytes(32_000_000)  # more bytes than the buffers of both sockets hold
     async with serving(writes(response(429)), reads_bodies=False) as stub:
         with closing(Client(workload(stub, body))) as client:
             outcomes = [await client.ask(now()) for _ in range(2)]
     assert [outcome.kind for outcome in outcomes] == ["refused"] * 2
-    assert stub.connections == 2  # the rest of the first body is in the first one's way
+    assert stub.connections == 2  # the first connection is blocked by the rest of its body
 
 
 async def test_connections_are_kept_and_used_again() -> None:

@@ -1,4 +1,4 @@
-"""``python -m bench`` as it is typed, in short runs on a real model and real servers."""
+"""The command line of ``python -m bench``, in short runs on a real model and real servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.report import Report
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the command line from another folder, which has no photos; return its exit code."""
+    """A function that runs the command line in a folder without photos and returns the exit code."""
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     monkeypatch.chdir(tmp_path)
 
@@ -70,7 +70,7 @@ def test_service(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["service_over_limit"] == pytest.approx(service / limit)
     assert found["service_over_plain_server"] == pytest.approx(service / plain)
     assert set(found["by_clients"]) == {"1", "16"}
-    assert found["spread_with_as_many_and_more_clients"] == 0  # one number of clients
+    assert found["spread_with_as_many_and_more_clients"] == 0  # only one number of clients was measured
     assert found["by_photo"]["375x500"]["as_in_process"] == 1
     assert min(found["peak_mb"].values()) > 50
 

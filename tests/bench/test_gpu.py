@@ -1,4 +1,4 @@
-"""What of ``python -m bench gpu`` runs without a GPU: a rehearsal on the CPU, and the reason why no more does."""
+"""``python -m bench gpu`` without a GPU: rehearsals on the CPU, and the error that names what is missing."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ def test_costs_are_counted_node_by_node() -> None:
     )
     found = costs(graph, width=2)
     assert found.macs == 4 * 5 * 5 * 3
-    assert found.biases == 2 * 100 * 2  # read and written once more
+    assert found.biases == 2 * 100 * 2  # the bias's kernel reads and writes the output once more
     assert found.separate == 2 * ((75 + 100) + (100 + 100) + (100 + 100 + 100))
-    assert found.fused == 2 * ((75 + 100) + 100)  # the shortcut is read, the sum is the convolution's output
+    assert found.fused == 2 * ((75 + 100) + 100)  # convolution: input and output; Add: the shortcut

@@ -1,4 +1,4 @@
-"""Locust in a process of its own, since importing it patches the standard library for gevent."""
+"""Locust runs in a separate process, because importing Locust patches the standard library for gevent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def locust(url: str, photos: Path, *options: str) -> subprocess.CompletedProcess
         text=True,
         check=False,
     )
-    sys.stdout.write(done.stdout)  # for a test that fails
+    sys.stdout.write(done.stdout)  # shown if the test fails
     return done
 
 
@@ -77,7 +77,7 @@ REFUSED = Answer(429, headers={"Retry-After": "20"})
 
 @contextmanager
 def answering(answers: Iterator[Answer]) -> Iterator[str]:
-    """Serve ``answers`` one after another; yields the URL."""
+    """Serve ``answers`` one after another. Yields the server's URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -153,7 +153,7 @@ def test_refusals_are_no_failures_and_no_answers(one_photo: Path) -> None:
     assert done.returncode == 1
     assert "threshold broken: no request was answered" in done.stdout
     (row,) = re.findall(r"refused \(429\) +(\d+) +(\d+)\(", done.stdout)
-    assert row == ("1", "0")  # the user was told to come back after the run
+    assert row == ("1", "0")  # Retry-After ends after the run
 
 
 def test_a_refused_user_comes_back_when_told_to() -> None:
@@ -162,7 +162,7 @@ def test_a_refused_user_comes_back_when_told_to() -> None:
             "from bench.locust.locustfile import Visitor",
             "user = object.__new__(Visitor)",
             "user.retry_after = 20.0",
-            "print([user.wait_time(), user.wait_time()])",  # the wait is for that refusal alone
+            "print([user.wait_time(), user.wait_time()])",  # Retry-After holds for one wait only
         )
     )
     assert waits[0] == 20.0
@@ -196,7 +196,7 @@ def test_no_photos_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_the_locustfile_needs_only_locust() -> None:
-    """Its image has no PyTorch."""
+    """Locust's container image has no PyTorch."""
     loaded = python(
         "import sys, bench.locust.locustfile, bench.locust.shapes",
         "print(*{name.partition('.')[0] for name in sys.modules})",

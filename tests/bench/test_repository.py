@@ -21,7 +21,7 @@ def photos(tmp_path: Path) -> Path:
 def test_a_photo_has_the_label_of_its_folder_where_the_model_knows_that(model_repository: Path, photos: Path) -> None:
     models = read_models(Settings(model_repository=model_repository), photos)
     assert models["xception"].photos == [(b"cup", "cup"), (b"goldfish", None)]
-    assert models["inception_v4"].photos == [(b"cup", None), (b"goldfish", None)]  # random weights know nothing
+    assert models["inception_v4"].photos == [(b"cup", None), (b"goldfish", None)]  # random weights know no label
 
 
 def test_without_photos_there_are_golden_samples(

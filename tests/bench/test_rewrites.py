@@ -16,7 +16,7 @@ from service.settings import Settings
 
 @pytest.fixture(scope="module")
 def small() -> LoadedModel:
-    """A network of a few layers with something to do for every rewrite."""
+    """A network of a few layers that every rewrite changes."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False),
         nn.BatchNorm2d(8),
@@ -30,7 +30,7 @@ def small() -> LoadedModel:
 
 
 def devices() -> list[str]:
-    """Return where the service can run models here."""
+    """Return the devices on which the service can run models on this machine."""
     try:
         openvino.supported_cpu()
     except DeviceUnavailable:

@@ -28,9 +28,9 @@ def test_goodput_counts_right_answers_in_time_by_when_they_came() -> None:
             answered(105.0, 0.1, right=False),
             answered(106.0, 0.1, status=429),
             answered(107.0, 0.1, status=504),
-            answered(100.5, 1.5),  # meant for the first tenth, but came later
-            answered(100.1, 0.1),  # a fifth into the first tenth
-            answered(109.4, 0.1),  # half through the last tenth
+            answered(100.5, 1.5),  # intended in the first tenth, answered later
+            answered(100.1, 0.1),  # at a fifth of the first tenth
+            answered(109.4, 0.1),  # in the middle of the last tenth
             answered(109.0, 1.5),  # after the end
             lost(107.0, "reset"),
         ],

@@ -1,4 +1,4 @@
-"""What ends a measurement of the service: a server that does not start, does not answer, or answers something else."""
+"""Errors that end a measurement of the service: no start, no answer, or an answer without predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When requests are sent, and what a latency counts, whatever the server does."""
+"""The times at which requests are sent, and the start of each latency, do not depend on the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_arrivals_are_poisson_and_repeatable() -> None:
     mean = sum(gaps) / len(gaps)
     variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
     assert mean == pytest.approx(1 / 100, rel=0.05)
-    assert variance == pytest.approx(mean**2, rel=0.1)  # evenly spaced arrivals have none
+    assert variance == pytest.approx(mean**2, rel=0.1)  # evenly spaced arrivals would have no variance
     assert 0 < arrivals[0] < arrivals[-1] < 100
     assert poisson(100, 100, seed=1) == arrivals
     assert poisson(100, 100, seed=2) != arrivals
@@ -30,7 +30,7 @@ async def test_a_stalled_server_holds_nothing_back_and_its_stall_is_in_every_lat
     async with serving(GOOD, is_open=False) as stub:
         start = now()
         run = asyncio.create_task(open_loop(workload(stub), arrivals, start))
-        await until(lambda: len(stub.requests) == len(arrivals))  # a client that waits for answers never gets there
+        await until(lambda: len(stub.requests) == len(arrivals))  # a client that waits for answers would never send all
         opened = now()
         stub.gate.set()
         outcomes = await run

@@ -1,4 +1,4 @@
-"""Programs that read the configuration in earnest: this machine's, or those that the Makefile unpacked."""
+"""The real programs that read the configuration: installed on this machine, or unpacked by the Makefile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def program(name: str) -> str:
 
 
 def libraries() -> dict[str, str]:
-    """The environment in which an unpacked program finds the libraries that came with it."""
+    """The environment in which an unpacked program finds its libraries."""
     return os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, UNPACKED.glob("usr/lib/*-linux-gnu")))}
 
 

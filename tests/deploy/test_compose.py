@@ -1,4 +1,4 @@
-"""docker-compose.yml, by its published schema and by what the README says of it."""
+"""docker-compose.yml follows its published schema and the README."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_must_come_first_has_come(name: str) -> None:
 def test_a_container_can_do_little(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
-    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - in the container
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - a path in the container
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["deploy"]["resources"]["limits"]["memory"]

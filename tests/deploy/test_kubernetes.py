@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, by Kubernetes' own schema and by what they owe each other and the server."""
+"""The Kubernetes manifests follow Kubernetes' schema, and fit each other and the server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_manifest_follows_the_schema(name: str) -> None:
 
 
 def test_no_manifest_is_left_out() -> None:
-    others = {"kustomization.yaml", "prometheus-adapter.yaml"}  # what is for other programs
+    others = {"kustomization.yaml", "prometheus-adapter.yaml"}  # files for other programs
     assert {file.name for file in FOLDER.iterdir()} == {*RESOURCES, *others}
 
 
@@ -56,7 +56,7 @@ def test_stopping_leaves_time_to_answer() -> None:
 def test_probes_ask_what_the_server_answers() -> None:
     assert SERVICE["startupProbe"]["httpGet"] == SERVICE["readinessProbe"]["httpGet"]
     assert SERVICE["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
-    # The Service is named as the prefix of the settings: its port would be taken for the setting of that name.
+    # Kubernetes sets a variable INFERCEPTION_PORT for a Service of this name. The server would read it as its setting.
     assert POD["spec"]["enableServiceLinks"] is False
     assert SERVICE["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
 

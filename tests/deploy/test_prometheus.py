@@ -1,4 +1,4 @@
-"""Prometheus' own tool reads its configuration, and runs the alerts on made-up series (rules.yml)."""
+"""Prometheus' promtool reads the configuration, and runs the alerts on made-up series (rules.yml)."""
 
 from __future__ import annotations
 

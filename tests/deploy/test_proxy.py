@@ -1,4 +1,4 @@
-"""HAProxy with our configuration before two real servers."""
+"""HAProxy with the repository's configuration in front of two real servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 @contextmanager
 def proxying(first: Server, second: Server, folder: Path) -> Iterator[httpx2.Client]:
-    """Start HAProxy on a free port, its log in ``folder``; ``first`` is its service, ``second`` every replica."""
+    """Start HAProxy on a free port, with its log in ``folder``. ``first`` is its service, ``second`` every replica."""
     listener = socket.create_server(("127.0.0.1", 0))
     text = CONFIGURATION.replace("bind :8080", f"bind fd@{listener.fileno()}")
     for name, server in (("service", first), ("replica", second)):
@@ -56,7 +56,7 @@ def servers(model_repository: Path) -> Iterator[list[Server]]:
 @pytest.fixture
 def client(servers: list[Server], tmp_path: Path) -> Iterator[httpx2.Client]:
     with proxying(servers[0], servers[1], tmp_path) as open_client:
-        while open_client.get("/health/ready").status_code != 200:  # the first check is on its way
+        while open_client.get("/health/ready").status_code != 200:  # HAProxy's first health check has not ended
             pass
         yield open_client
 
@@ -88,7 +88,7 @@ def test_a_refusal_is_passed_on_and_not_tried_again(client: httpx2.Client, serve
 
 
 def test_an_upload_is_not_held_back(client: httpx2.Client) -> None:
-    """The server answers while most of the body is still to come, so it has seen the beginning."""
+    """The server answers before most of the body is sent, so HAProxy has passed the beginning on."""
     address = urlsplit(str(client.base_url))
     with socket.create_connection((address.hostname, address.port)) as upload:
         head = b"POST /classify?timeout_ms=500 HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
@@ -124,10 +124,10 @@ def test_a_server_that_drains_costs_nobody_an_answer(
         proxying(servers[0], leaving, tmp_path) as client,
     ):
         leaving.process.send_signal(signal.SIGTERM)
-        while replicas_out() < REPLICAS:  # all are the one that leaves, each with checks of its own
+        while replicas_out() < REPLICAS:  # every replica is the leaving server, with its own checks
             pass
         answers = [client.post("/classify", content=photo, headers=JPEG).status_code for _ in range(4)]
-        leaving.process.send_signal(signal.SIGTERM)  # at once, however much of its grace is left
+        leaving.process.send_signal(signal.SIGTERM)  # a second signal stops the server at once
         leaving.process.wait(10)
         answers += [client.post("/classify", content=photo, headers=JPEG).status_code for _ in range(4)]
     assert set(answers) == {200}

@@ -1,7 +1,7 @@
-"""Every query of the dashboard and of the rules finds something in what a real server exposes.
+"""Every query of the dashboard and of the rules finds a number in the metrics of a real server.
 
-The server is scraped before and after some traffic; Prometheus' own tool repeats that traffic every minute and answers
-the queries.
+The test scrapes the server before and after some traffic. promtool repeats the difference every minute and answers the
+queries.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ RECORDED = {
 QUERIES = [target["expr"].replace("$__rate_interval", "5m") for target in TARGETS] + list(RECORDED)
 ADDED_BY_PROMETHEUS = {"job": "inferception", "instance": "service:8000"}
 
-Scrape = dict[str, tuple[str, dict[str, str], float]]  # by series: type, labels, value
+Scrape = dict[str, tuple[str, dict[str, str], float]]  # by series: its type, its labels, its value
 
 
 @pytest.fixture(scope="module")
 def series(model_repository: Path, kitchenware_photos: list[tuple[Path, str | None]]) -> list[dict[str, str]]:
-    """What the server exposed, as promtool's input series."""
+    """The metrics that the server exposed, as promtool's input series."""
     photo = kitchenware_photos[0][0].read_bytes()
     with serving(model_repository, max_batch_size=2, default_model="xception") as server, server.client() as client:
         before = scrape(client)
         send_all_sorts(server, client, photo)
-        for _ in range(1000):  # the server sees the client leave when it gets to it
+        for _ in range(1000):  # until the server has noticed that the client left
             after = scrape(client)
             if any("disconnected_total" in name for name in after):
                 break
@@ -67,7 +67,7 @@ def scrape(client: httpx2.Client) -> Scrape:
 
 
 def send_all_sorts(server: Server, client: httpx2.Client, photo: bytes) -> None:
-    """Right answers, mistakes, a refusal, a deadline that passes and a client that leaves."""
+    """Cause right answers, errors, a refusal, a passed deadline and a client that leaves."""
     jpeg = {"Content-Type": "image/jpeg"}
     statuses = [
         client.post("/classify", content=photo, headers=jpeg).status_code,
@@ -87,7 +87,7 @@ def send_all_sorts(server: Server, client: httpx2.Client, photo: bytes) -> None:
 
 @pytest.fixture
 def finds(series: list[dict[str, str]], tmp_path: Path) -> Callable[[str], bool]:
-    """Whether a query gives at least one number that isn't NaN."""
+    """A function that tells whether a query gives at least one number other than NaN."""
 
     def ask(query: str) -> bool:
         expected = {
@@ -124,7 +124,7 @@ def test_a_query_for_what_is_not_there_finds_nothing(finds: Callable[[str], bool
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target["expr"])
 def test_labels_are_those_of_the_metrics(series: list[dict[str, str]], target: dict[str, str]) -> None:
-    """A label that isn't there groups everything into one, and shows as an empty legend."""
+    """A missing label would group all series into one, and would show as an empty legend."""
     grouped = ",".join(re.findall(r"(?:by|on) \((.*?)\)", target["expr"]))
     named = set(re.findall(r"\w+", grouped)) | set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
     metrics = tuple(re.findall(r"\b(?:inferception|process)_\w+", target["expr"]))

@@ -1,4 +1,4 @@
-"""What can be wrong with the images before they are built."""
+"""Mistakes in the container images that show before the images are built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADMITTED = {line[1:] for line in IGNORE if line.startswith("!")}
 
 
 def sources(stage: str) -> list[str]:
-    """Return what a stage copies from the build context."""
+    """Return the paths that a stage copies from the build context."""
     copies = re.findall(r"^COPY (?!--from)(.+) \S+$", STAGES[stage], re.MULTILINE)
     found = [str(path) for copy in copies for source in copy.split() for path in sorted(Path().glob(source))]
     return [path for path in found if path not in IGNORE]
@@ -48,7 +48,7 @@ def test_what_is_copied_exists_and_is_let_into_the_build_context() -> None:
 def test_a_service_image_holds_the_server_and_its_locked_requirements(image: str) -> None:
     assert sources(image)[0] == "service"
     measuring = {str(path) for path in Path("bench").glob("*.py")} - {"bench/rewrites.py"}
-    assert set(sources(image)[1:]) == measuring  # neither what needs PyTorch nor Locust
+    assert set(sources(image)[1:]) == measuring  # without the parts that need PyTorch or Locust
     (packages,) = re.findall(r"^COPY --from=(\S+) /venv /venv$", STAGES[image], re.MULTILINE)
     assert sources(packages) == [f"requirements/{image}.txt"]
     assert f"--require-hashes -r requirements/{image}.txt" in STAGES[packages]
@@ -91,5 +91,5 @@ def test_locust_is_the_one_that_was_tested() -> None:
 def test_the_gpu_server_is_the_same_server() -> None:
     cpu, gpu = pins("service.txt"), pins("service-gpu.txt")
     assert cpu.pop("onnxruntime") == gpu.pop("onnxruntime-gpu")
-    del cpu["onnxruntime-ep-openvino"]  # only for CPUs
+    del cpu["onnxruntime-ep-openvino"]  # the GPU image has no OpenVINO
     assert {name: version for name, version in gpu.items() if not name.startswith("nvidia-")} == cpu

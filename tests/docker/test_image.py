@@ -1,4 +1,4 @@
-"""What a built service image is and what it is not."""
+"""The contents and the limits of a built service image."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_it_runs_as_nobody_and_can_write_nowhere() -> None:
 
 
 def test_its_health_check_tells_ready_from_not(image: dict[str, Any], server: Server) -> None:
-    (kind, *check) = (image["Config"].get("Healthcheck") or image["Healthcheck"])["Test"]  # docker's place, podman's
+    (kind, *check) = (image["Config"].get("Healthcheck") or image["Healthcheck"])["Test"]  # docker, podman
     assert kind == "CMD"
     name = "inferception-" + server.url.rpartition(":")[2]
     assert engine("exec", name, *check) == ""
     with pytest.raises(subprocess.CalledProcessError):
-        engine("exec", "--env=INFERCEPTION_PORT=1", name, *check)  # where nothing listens
+        engine("exec", "--env=INFERCEPTION_PORT=1", name, *check)  # nothing listens on port 1

@@ -28,11 +28,11 @@ def live_inception_v4(photos: list[Photo]) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def squashed(photos: list[Photo], trained_xception: LoadedModel) -> NDArray[np.uint8]:
-    """The nine labelled photos as the kitchenware network takes them."""
+    """The nine labelled photos, preprocessed for the kitchenware network."""
     return preprocess_all([photo.data for photo in photos], trained_xception.preprocessing, 299)
 
 
 @pytest.fixture(scope="session")
 def xception(model_repository: Path) -> Path:
-    """The version's folder that ``make export`` wrote. Read only: others use it too."""
+    """The folder of Xception's version that ``make export`` wrote. Other tests use it too, so don't change it."""
     return model_repository / "xception" / "1"

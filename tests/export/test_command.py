@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A repository with Xception on kitchenware weights, made by the command line, and what it printed.
+    """A repository with Xception on kitchenware weights, made by the command line, and the command's output.
 
-    The export wrote over a version that was there already.
+    The export replaced a version that was there already.
     """
     folder = tmp_path_factory.mktemp("command-line")
     old = folder / "repository" / "xception" / "1"
@@ -82,7 +82,7 @@ def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
 
 
 def test_two_exports_are_byte_identical(exported: tuple[Path, str], model_repository: Path) -> None:
-    """``make export`` made the other, in another process, working directory and output folder."""
+    """``make export`` made the second export, in another process, working directory and output folder."""
     assert tree(exported[0] / "xception" / "1") == tree(model_repository / "xception" / "1"), "run `make clean export`"
 
 
@@ -115,7 +115,7 @@ def test_without_fallback_missing_weights_are_an_error(tmp_path: Path, capsys: p
 
 @pytest.fixture
 def perturbed(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing gives a graph of which one weight is off by one."""
+    """Tracing gives a graph in which one bias is too large by 1."""
 
     def trace(network: Any, size: int) -> onnx.ModelProto:
         model = onnx.load(xception / "fp32.onnx")
@@ -138,7 +138,7 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_random_weights_are_refused_in_half_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They magnify its rounding beyond what could be told from a fault."""
+    """Random weights magnify float16's rounding so much that the result could also be a fault."""
     arguments = ["xception", "--weights", "untrained", "--precision", "fp16", "--out", str(tmp_path)]
     assert main(arguments) == 1
     out, err = capsys.readouterr()
@@ -149,7 +149,7 @@ def test_random_weights_are_refused_in_half_precision(tmp_path: Path, capsys: py
 
 @pytest.fixture
 def traced(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing gives the graph that was exported before: the tests are of what comes after it."""
+    """Tracing gives the graph of an earlier export, because these tests are about the stages after tracing."""
 
     def trace(network: nn.Module, size: int) -> onnx.ModelProto:
         half = next(network.parameters()).dtype == torch.float16
@@ -188,7 +188,7 @@ def test_more_photos_to_calibrate_with(
         (tmp_path / "photos" / "deep" / f"{number}.JPG").write_bytes(photos[0].data)
     arguments = ["xception", "--weights", "kitchenware", "--precision", "int8", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--calibration-dir", str(tmp_path / "photos")]) == 1
-    assert calibrated_with == [38]  # one of each of these, and of the package's 18
+    assert calibrated_with == [38]  # one crop of each of these 20 photos and of the package's 18
     assert main([*arguments, "--calibration-dir", str(tmp_path / "out")]) == 1
     assert "there is no .jpg, .jpeg or .png in" in capsys.readouterr().err
 
@@ -255,7 +255,7 @@ def test_options_of_a_model_need_a_model(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_if_missing_answers_without_torch(exported: tuple[Path, str]) -> None:
-    """So that ``make serve`` costs nothing on its second run."""
+    """The second run of ``make serve`` must cost nothing."""
     program = (
         "import sys; from export.__main__ import main; "
         "code = main(sys.argv[1:]); sys.exit(code or int('torch' in sys.modules))"

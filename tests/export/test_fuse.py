@@ -32,11 +32,11 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def pixels(squashed: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(squashed[[0, 2], ::2, ::2].copy())  # a plate and a knife, small: float64 takes its time
+    return torch.from_numpy(squashed[[0, 2], ::2, ::2].copy())  # a plate and a knife, at half size for speed
 
 
 def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The networks' input in float64, as ``export.photos.normalise`` makes it in float32."""
+    """The networks' input in float64. ``export.photos.normalise`` makes the same in float32."""
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
     return ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
 
@@ -49,14 +49,14 @@ def run(network: nn.Module, images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="session")
 def expected(loaded: LoadedModel, pixels: Tensor) -> Tensor:
-    """The float64 logits of the network as it was written, on activations that are alive."""
+    """The float64 logits of the network before any rewrite. They differ between the two images."""
     logits = run(copy.deepcopy(loaded.model).double(), normalised(pixels, loaded.preprocessing))
     assert (logits[0] - logits[1]).abs().max() > 1e-2
     return logits
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    """The largest difference is under 1e-9 of what sets the two images apart."""
+    """The largest difference is less than 1e-9 of the difference between the two images."""
     assert found.dtype == torch.float64
     assert (found - expected).abs().max() < 1e-9 * (expected[0] - expected[1]).abs().max()
 
@@ -103,7 +103,7 @@ def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tenso
 
 
 def test_fold_normalisation_of_unequal_channels(pixels: Tensor) -> None:
-    """The catalogued networks have one mean and std for all channels, and no bias of their own."""
+    """The networks of the catalogue have the same mean and std for all channels, and no first bias."""
     graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=True)))
     expected = run(graph, normalised(pixels, IMAGENET_STATISTICS))
     fold_normalisation(graph, IMAGENET_STATISTICS)
@@ -135,7 +135,7 @@ def test_move_pool_after_projection(live_inception_v4: LoadedModel, pixels: Tens
 @pytest.mark.parametrize(
     ("pool", "conv"),
     [
-        (nn.AvgPool2d(3, 1, 1), nn.Conv2d(8, 4, 1)),  # counts padding, so border weights don't sum to 1
+        (nn.AvgPool2d(3, 1, 1), nn.Conv2d(8, 4, 1)),  # padding counts, so border weights don't sum to 1
         (nn.AvgPool2d(3, 1, 1, count_include_pad=False, divisor_override=2), nn.Conv2d(8, 4, 1)),
         (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 4, 3)),
         (nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Conv2d(8, 4, 1, padding=1)),
@@ -185,7 +185,7 @@ class _Branches(nn.Module):
 
 
 def test_pad_channels_leaves_others(live_inception_v4: LoadedModel) -> None:
-    """Whole blocks, what is concatenated, and what is classified."""
+    """Channels that fill whole blocks, concatenated channels, and the classifier's channels stay as they are."""
     for network in (live_inception_v4.model, _Branches(), nn.Sequential(nn.Conv2d(3, 5, 1))):
         graph = trace_layers(network)
         before = {name: tuple(weight.shape) for name, weight in graph.state_dict().items()}

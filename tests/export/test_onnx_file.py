@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import onnx_file
 from export.verify import open_session
 
-LARGE = np.arange(333, dtype=np.float32)  # 1332 bytes, no multiple of a cache line
+LARGE = np.arange(333, dtype=np.float32)  # 1332 bytes, not a multiple of a cache line
 LARGER = LARGE[np.newaxis] * np.array([[1], [2]], np.float32)
 SMALL = np.array([3, 111], np.int64)
 
@@ -65,7 +65,7 @@ def test_they_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_whoever_may_read_the_graph_may_read_the_weights(tmp_path: Path) -> None:
-    """The server in a container is another user than the one who exported."""
+    """The server in a container runs as another user than the export."""
     onnx_file.write(model(), tmp_path, "fp32")
     graph, data = onnx_file.paths(tmp_path, "fp32")
     assert data.stat().st_mode == graph.stat().st_mode

@@ -32,7 +32,7 @@ def test_labelled_photos_as_a_folder(photos: list[Photo], tmp_path: Path) -> Non
 
 
 def coordinates(width: int, height: int) -> Image.Image:
-    """An image whose pixel at (x, y) is (x mod 256, x div 256, y mod 256), to see where a crop lies."""
+    """An image whose pixel at (x, y) is (x mod 256, x div 256, y mod 256). A crop's pixels tell its position."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x % 256, x // 256, y % 256], axis=-1).astype(np.uint8))
 
@@ -46,7 +46,7 @@ def coordinates(width: int, height: int) -> Image.Image:
     ],
 )
 def test_the_centre_is_where_torchvision_crops(width: int, height: int, left: int, top: int) -> None:
-    # The shorter side is floor(299 / 0.8975) = 333 already, so that nothing is resampled.
+    # The shorter side is already floor(299 / 0.8975) = 333 pixels, so nothing is resampled.
     pixels = preprocess(coordinates(width, height), Preprocessing(crop_pct=0.8975), 299)
     assert pixels.shape == (299, 299, 3)
     assert pixels.dtype == np.uint8
@@ -86,7 +86,7 @@ def test_all_photos(kitchenware_photos: list[tuple[Path, str | None]]) -> None:
 
 
 def test_random_crops_are_parts_of_their_photo() -> None:
-    """A photo of two ramps: a crop's corners say where it was cut."""
+    """The photo is two ramps, so a crop's corners tell where it was cut."""
     across, down = np.meshgrid(np.arange(256), np.arange(200))
     buffer = io.BytesIO()
     Image.fromarray(np.stack([across, down, 0 * down], 2).astype(np.uint8)).save(buffer, "PNG")

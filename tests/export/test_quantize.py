@@ -53,7 +53,7 @@ def test_the_exported_graph_computes_in_int8(xception: Path) -> None:
     for conv in (node for node in model.graph.node if node.op_type == "Conv"):
         levels, scale, _ = made_by[conv.input[1]].input
         assert weights[levels].data_type == TensorProto.INT8
-        assert list(weights[scale].dims) == [weights[levels].dims[0]]  # one for each channel
+        assert list(weights[scale].dims) == [weights[levels].dims[0]]  # one scale for each channel
         assert weights[levels].dims[0] % 16 == 0
     for node in model.graph.node:
         if node.op_type in ("Gemm", "Softmax"):
@@ -64,7 +64,7 @@ def test_the_exported_graph_computes_in_int8(xception: Path) -> None:
 def test_onnxruntime_leaves_next_to_nothing_in_float(xception: Path, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # it would say that the file suits this machine alone
+    options.log_severity_level = 3  # silences a warning that the file suits this machine only
     onnxruntime.InferenceSession(xception / "int8.onnx", options, providers=["CPUExecutionProvider"])
     found = kinds(onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph)
     assert found["QLinearConv"] == 74
@@ -79,7 +79,7 @@ def test_answers_of_int8(xception: Path, squashed: NDArray[np.uint8]) -> None:
 
 
 class Disturbed:
-    """The float32 session, its logits changed."""
+    """The float32 session with changed logits."""
 
     def __init__(self, session: onnxruntime.InferenceSession, change: Any) -> None:
         self.session, self.change = session, change

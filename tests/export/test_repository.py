@@ -59,7 +59,7 @@ def test_a_failure_leaves_the_old_version(tmp_path: Path) -> None:
 def test_a_failed_swap_brings_the_old_version_back(tmp_path: Path) -> None:
     publish(tmp_path, 1, "old")
     with pytest.raises(FileNotFoundError), staged_version(tmp_path, "model", 1) as folder:
-        folder.rmdir()  # so that its rename fails, after the old version's has worked
+        folder.rmdir()  # the old version's rename works, then the new one's fails
     assert (tmp_path / "model/1/manifest.json").read_text() == "old"
 
 

@@ -34,7 +34,7 @@ def sound() -> onnx.ModelProto:
 
 
 def check(model: onnx.ModelProto) -> None:
-    # parse_model keeps declared values together, whoever makes them; weights are not activations.
+    # parse_model declares weights and activations together, but weights are not activations.
     activations = [value for value in model.graph.value_info if value.name != "weight"]
     del model.graph.value_info[:]
     model.graph.value_info.extend(activations)
@@ -150,7 +150,7 @@ def test_only_global_pools_are_translated_to_one() -> None:
 
 
 def test_in_half_precision_all_but_the_softmax_is_half(xception: Path) -> None:
-    """The pixels turn into float16 and the logits into float32: nothing else is converted on the way."""
+    """The graph converts the pixels to float16 and the logits to float32, and nothing else."""
     graph = onnx.load(xception / "fp16.onnx").graph
     assert [node.output[0] for node in graph.node if node.op_type == "Cast"] == ["type_as", "logits"]
     (softmax,) = [node for node in graph.node if node.op_type == "Softmax"]

@@ -27,7 +27,7 @@ from models.weights import LoadedModel
 
 
 class Recorded:
-    """A real session, with its outputs changed by ``change`` and its batch sizes kept."""
+    """A real session whose outputs are passed through ``change``. It records its batch sizes."""
 
     def __init__(self, session: Any, change: Any = lambda outputs, batch: outputs) -> None:
         self.session, self.change = session, change
@@ -147,7 +147,7 @@ def test_golden_samples_are_the_surest(trained_xception: LoadedModel, photos: li
         (index,) = [i for i, p in enumerate(photos) if p.name == photo]
         logits[index, 5] = margin
     samples = golden_samples(trained_xception, photos, logits)
-    assert [sample.label for sample in samples] == ["fork", "plate", "cup"]  # 0004 is a plate too, and less sure
+    assert [sample.label for sample in samples] == ["fork", "plate", "cup"]  # photo 0004 is a plate too, but less sure
 
 
 def test_labels_of_photos_mean_nothing_to_a_network_that_was_not_taught_them(

@@ -1,4 +1,4 @@
-"""Live networks: weights under which activations depend on the input, so that comparisons can fail."""
+"""Live networks: under their weights the activations depend on the input, so comparisons can fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PhotoBatch = Callable[[int], Tensor]
 
 @pytest.fixture(scope="session")
 def photo_batch(kitchenware_photos: list[tuple[Path, str | None]]) -> PhotoBatch:
-    """Every photo squashed to a square of the given side: float32 ``[18, 3, side, side]`` in -1..1."""
+    """All 18 photos squashed to squares of ``side`` pixels: float32 ``[18, 3, side, side]`` in -1..1."""
 
     @cache
     def batch(side: int) -> Tensor:
@@ -52,10 +52,10 @@ def live_inception_v4(images: Tensor) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def keras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """Keras on the torch backend, untouched by the user's configuration."""
+    """Keras with the torch backend, independent of the user's configuration."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("KERAS_BACKEND", "torch")
         environment.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        import keras  # the backend is chosen at import
+        import keras  # Keras chooses its backend at import
 
         yield keras

@@ -72,7 +72,7 @@ def test_state_dict_keys_are_timm_s() -> None:
 
 
 def output_shapes(model: nn.Module, names: list[str], image: Tensor) -> list[tuple[int, int]]:
-    """Return channels and side of what each named module puts out for one image."""
+    """Return the channels and the side of each named module's output for one image."""
     shapes = {}
     hooks = [
         model.get_submodule(name).register_forward_hook(

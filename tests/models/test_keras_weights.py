@@ -12,7 +12,7 @@ import torch
 
 from models.weights import LoadedModel, load_model
 
-# Keras' variables on the torch backend do not know NumPy 2's copy argument yet.
+# On the torch backend, Keras' variables do not support NumPy 2's copy argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 LABELS = ["a", "b", "c"]
@@ -20,7 +20,7 @@ LABELS = ["a", "b", "c"]
 
 @pytest.fixture(scope="module")
 def model(keras: ModuleType) -> Any:
-    """A network with a hidden layer in which no two arrays are alike, so that none can take another's place."""
+    """A network with a hidden layer. No two of its arrays are equal, so a test notices exchanged arrays."""
     keras.utils.set_random_seed(1)
     backbone = keras.applications.Xception(weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3))
     hidden = keras.layers.Dense(10, activation="relu")(backbone.output)
@@ -78,7 +78,7 @@ def test_every_format_gives_the_same_weights(
             model.save_weights(path)
         case "whole.h5":
             model.save(path)
-        case "bare.h5":  # the layout of the files that Keras publishes for its applications
+        case "bare.h5":  # the layout of Keras' published application weights
             with h5py.File(path, "w") as file:
                 keras.src.legacy.saving.legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
@@ -90,7 +90,7 @@ def test_every_format_gives_the_same_weights(
 
 
 def with_config_changed(keras_file: Path, copy: Path, old: str, new: str) -> str:
-    """Copy a .keras file with one change to its architecture."""
+    """Copy a .keras file, and replace ``old`` by ``new`` in its architecture."""
     with zipfile.ZipFile(keras_file) as source, zipfile.ZipFile(copy, "w") as target:
         config = source.read("config.json").decode()
         assert old in config

@@ -1,4 +1,4 @@
-"""Our networks against implementations not written here, on the same weights, in float64."""
+"""Our networks equal independent implementations with the same weights, in float64."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from models.weights import LoadedModel, fetch, load_model
 
 PhotoBatch = Callable[[int], Tensor]
 
-# Keras' variables on the torch backend do not know NumPy 2's copy argument yet.
+# On the torch backend, Keras' variables do not support NumPy 2's copy argument yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Run a float64 depthwise convolution, a loop over channels, without a thread barrier at every channel."""
+    """Use one thread: torch's float64 depthwise convolution would wait for all threads at every channel."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,14 +39,14 @@ def float64_logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def assert_same_live_logits(ours: Tensor, theirs: Tensor) -> None:
-    """Check agreement to float64's own rounding, and that the images are told apart at all."""
+    """Check that the logits agree within float64's rounding, and that they differ between images."""
     apart = [(ours[i] - ours[j]).abs().max() for i in range(len(ours)) for j in range(i)]
     assert min(apart) >= 1e-2
     assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
 
 
 def with_weights_of(loaded: LoadedModel, reference: nn.Module) -> nn.Module:
-    """Give ``reference`` the loaded weights, matched by order, in float64."""
+    """Copy the loaded weights into ``reference`` in float64, matched by their order."""
     ours = loaded.model.state_dict().values()
     reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)), strict=True)
     return reference.double().eval()
@@ -66,7 +66,7 @@ def test_inception_v4_equals_pytorchcv(live_inception_v4: LoadedModel, images: T
 
 
 def copy_in_float64(loaded: LoadedModel) -> nn.Module:
-    """Rebuild the network from its recorded options, so that those are tested too."""
+    """Rebuild the network from its recorded options, so that the options are tested too."""
     model = loaded.spec.build(**loaded.options).double().eval()
     model.load_state_dict(loaded.model.state_dict(), strict=True)
     return model
@@ -74,7 +74,7 @@ def copy_in_float64(loaded: LoadedModel) -> nn.Module:
 
 @pytest.fixture
 def float64(keras: ModuleType) -> Iterator[Callable[[], None]]:
-    """A switch: Keras models built after the call compute in float64."""
+    """A function. Keras models that are built after its call compute in float64."""
     before = keras.config.floatx()
     promotion = import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
     with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +82,7 @@ def float64(keras: ModuleType) -> Iterator[Callable[[], None]]:
         def switch() -> None:
             keras.config.set_floatx("float64")
             keras.config.set_dtype_policy("float64")
-            # Except on TensorFlow, Keras runs BatchNorm in float32 whatever the policy says, because of this rule.
+            # On all backends but TensorFlow, this rule makes Keras run BatchNorm in float32 under any policy.
             patch.setitem(promotion, "float64", "float64")
 
         yield switch
@@ -98,7 +98,7 @@ def keras_logits(model: Any, images: Tensor) -> Tensor:
 
 
 def make_live(keras: ModuleType, model: Any, images: Tensor) -> None:
-    """Give every BatchNorm of a Keras model its own scale and shift, and statistics of the batch."""
+    """Give every BatchNorm of a Keras model a random scale and shift, and the statistics of the batch."""
     random = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -133,7 +133,7 @@ def kitchenware() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def trained_by_keras(keras: ModuleType) -> Any:
-    """The published model as Keras itself loads it."""
+    """The published model, loaded by Keras."""
     path, _ = fetch(KITCHENWARE)
     return keras.saving.load_model(path, compile=False)
 

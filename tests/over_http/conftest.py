@@ -1,4 +1,4 @@
-"""One real server with real models for all these tests."""
+"""One real server with real models for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def labelled(kitchenware_photos: list[tuple[Path, str | None]]) -> list[tuple[by
 
 @pytest.fixture(autouse=True)
 def _still_serves(server: Server, labelled: list[tuple[bytes, str]]) -> Iterator[None]:
-    """Whatever a test sent, the next request is answered."""
+    """After every test, the server still answers a request."""
     yield
     with server.client() as after:
         assert label_of(classify(after, labelled[0][0])) == labelled[0][1]

@@ -1,4 +1,4 @@
-"""What the tests send, and what they expect of any answer."""
+"""Requests of the tests, and checks that hold for any answer."""
 
 from __future__ import annotations
 

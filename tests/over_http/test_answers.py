@@ -1,4 +1,4 @@
-"""Photos are named right, alone, in one request or in one batch, and the answer says how."""
+"""Photos get the right labels alone, several in a request, or in a batch, and answers say how they were made."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_bad_file_among_good_ones_fails_alone(client: httpx2.Client, labelled:
 def test_sixteen_clients_fill_batches_and_never_swap_answers(
     model_repository: Path, labelled: list[tuple[bytes, str]]
 ) -> None:
-    """On a server of their own: while another model is in use, batches are kept short for its sake."""
+    """The test starts its own server: while another model is in use, the server keeps batches short."""
     rounds, clients = 6, 16
     together = threading.Barrier(clients)
 
@@ -93,6 +93,6 @@ def test_sixteen_clients_fill_batches_and_never_swap_answers(
 
     with serving(model_repository) as fresh, ThreadPoolExecutor(clients) as pool:
         sizes = [size for run in pool.map(client_run, range(clients)) for size in run]
-    batches = sum(1 / size for size in sizes)  # an image in a batch of n is an nth of a batch
+    batches = sum(1 / size for size in sizes)  # an image in a batch of n counts as 1/n of a batch
     assert len(sizes) == rounds * clients
     assert len(sizes) / batches >= 4

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said as a problem, by its name."""
+"""A bad request gets a problem as its answer, which names the mistake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.over_http.exchange import assert_problem, classify, png
 
 
 def _huge_png_header() -> bytes:
-    """A PNG of 30000 x 30000 pixels that is only a header."""
+    """The header, without pixels, of a PNG of 30000 x 30000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return b"\x89PNG\r\n\x1a\n" + chunks + struct.pack(">I", 1 << 20) + b"IDAT"

@@ -1,4 +1,4 @@
-"""What the server tells of itself and of each request."""
+"""The server's descriptions of itself and of each request."""
 
 from __future__ import annotations
 

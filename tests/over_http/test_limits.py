@@ -1,4 +1,4 @@
-"""What ends a request early: a body too large or too slow, a deadline, a client that leaves."""
+"""Events that end a request early: a body too large or too slow, a deadline, a client that leaves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_body_declared_too_large_is_refused(client: httpx2.Client) -> None:
 
 
 def test_an_endless_body_is_refused_while_it_is_read(server: Server) -> None:
-    """No Content-Length, and never an end: only a limit on what was read can answer."""
+    """The body has no Content-Length and no end, so only a limit on the bytes read can end it."""
     with server.connect() as connection:
         head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -35,7 +35,7 @@ def test_a_body_that_stops_coming_is_cut_off(server: Server) -> None:
         head = "POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\nonly this".encode())
         answer = b""
-        while chunk := connection.recv(1000):  # the server closes it
+        while chunk := connection.recv(1000):  # until the server closes the connection
             answer += chunk
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not arrive" in answer
@@ -70,9 +70,10 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(client: httpx2.Client)
 
 
 def test_a_deadline_that_passes_in_the_queue_is_answered_then(client: httpx2.Client, server: Server) -> None:
-    """Work of higher priority, which came later, keeps a request from the batch that it was admitted for."""
+    """Later requests of higher priority keep an admitted request out of every batch before its deadline."""
     alone_ms = client.get("/models/xception").json()["batch_ms"]["1"]
-    # Far from both: it is admitted with about 6 batches of one ahead of it, and the rest takes more than 50.
+    # The request is admitted with about 6 batches of one image ahead of it, which take less than its 18 batch times.
+    # The requests that come later take more than 50.
     timeout_ms = int(18 * alone_ms)
 
     def request(priority: str, timeout_ms: int, photo: bytes) -> bytes:
@@ -80,11 +81,11 @@ def test_a_deadline_that_passes_in_the_queue_is_answered_then(client: httpx2.Cli
         return f"{head}X-Priority: {priority}\r\nContent-Length: {len(photo)}\r\n\r\n".encode() + photo
 
     urgent = request("high", 60_000, png())
-    # Decoding a large picture takes several batches: until then the others are in the queue.
+    # Decoding the large picture takes as long as several batches. By then the other requests are in the queue.
     patient = request("low", timeout_ms, png(5000, 5000))
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(64)]
-        for i, connection in enumerate(connections):  # from one thread, so that they come in this order
+        for i, connection in enumerate(connections):  # one thread sends all, so they come in this order
             connection.sendall(patient if i == 4 else urgent)
         low = connections.pop(4)
         status, body = received(low)

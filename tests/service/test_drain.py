@@ -1,4 +1,4 @@
-"""Signals, to a real server process."""
+"""Signals to a real server process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_accepted_work_is_finished_and_new_work_refused(
             pass
         server.process.send_signal(signal.SIGTERM)
         ready = observer.get("/health/ready")
-        while ready.status_code == 200:  # the signal is on its way
+        while ready.status_code == 200:  # until the server has the signal
             ready = observer.get("/health/ready")
         assert ready.status_code == 503
         assert ready.headers["connection"] == "close"
@@ -56,4 +56,4 @@ def test_a_second_signal_exits_at_once(server: Server) -> None:
         while client.get("/health/ready").status_code == 200:
             pass
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 128 + signal.SIGTERM  # a drain would end with 0
+    assert server.process.wait(30) == 128 + signal.SIGTERM  # a drain would exit with 0

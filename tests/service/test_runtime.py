@@ -1,4 +1,4 @@
-"""A model's life: loaded, published, replaced, retired, and really gone."""
+"""The life of a model: it is loaded, published, replaced, retired, and gone from memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 def repository(tmp_path: Path, model_repository: Path, *versions: int) -> Path:
-    """A repository of Xception in these versions."""
+    """A repository with these versions of Xception."""
     for version in versions:
         folder = tmp_path / "xception" / str(version)
         shutil.copytree(model_repository / "xception" / "1", folder)
@@ -35,7 +35,7 @@ def repository(tmp_path: Path, model_repository: Path, *versions: int) -> Path:
 
 
 def change(folder: Path, entries: dict[str, Any]) -> None:
-    """Change entries of a version's manifest."""
+    """Change these entries of a version's manifest."""
     file = folder / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
 
@@ -52,7 +52,7 @@ def settings(models: Path) -> Settings:
 
 
 async def label(runtime: Runtime, version: int | None = None) -> tuple[int, str]:
-    """Ask for a golden sample; return the version that answered, and its label."""
+    """Classify a golden sample. Return the version that answered, and the label."""
     question = runtime.predict.question("xception", version, None, Priority.NORMAL)
     async with question.asked():
         sample = question.classifier.manifest.golden[0]
@@ -158,7 +158,7 @@ async def test_what_is_wrong_in_one_folder_fails_that_version_alone(
     damage(models / "xception" / "2")
     async with Runtime(settings(models)) as runtime:
         await runtime.loading
-        assert runtime.registry.unready is None  # its predecessor works
+        assert runtime.registry.unready is None  # the version before it works
         assert (await label(runtime))[0] == 1
         assert reason in runtime.registry.failures["xception", 2]
         with pytest.raises(Unavailable, match=reason):
@@ -188,7 +188,7 @@ async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
         await runtime.loading
         gc.collect()
         gc.freeze()
-        gc.disable()  # reference counting alone has to do it
+        gc.disable()  # reference counting alone must free the sessions
         try:
             old = weakref.ref(runtime.registry.find("xception"))
             sessions = [weakref.ref(session) for session in old().placement.sessions]  # type: ignore[union-attr]
@@ -196,7 +196,7 @@ async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
             repository(tmp_path, model_repository, 2)
             await runtime.load(models / "xception" / "2")
             assert (await label(runtime))[0] == 2
-            assert (await label(runtime, 1))[0] == 1  # until it is retired
+            assert (await label(runtime, 1))[0] == 1  # until version 1 is retired
             await runtime.retire("xception", 1)
             assert {version for version, _ in await asyncio.gather(*asking)} == {1}
             assert (await label(runtime)) == (2, "plate")

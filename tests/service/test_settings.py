@@ -116,7 +116,7 @@ def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "a").is_dir()
     (tmp_path / "file").touch()
     assert Settings(cache=tmp_path / "file").cache_folder("a") is None
-    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # these tests may run as root, who may write anywhere
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root, who may run these tests, may write anywhere
     assert Settings(cache=tmp_path).cache_folder("a") is None
 
 

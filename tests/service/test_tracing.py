@@ -1,4 +1,4 @@
-"""Traces of a real server, as a collector on the other side of OTLP sees them; and of batches that go wrong."""
+"""Traces of a real server, as an OTLP collector receives them, and traces of failing batches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PHOTOS = 3  # in one request
 
 
 class Collector:
-    """Keeps every span it is sent; ``names`` are the services that sent them."""
+    """Keeps every span that it receives. ``names`` are the services that sent the spans."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -82,7 +82,7 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
     model_repository: Path, kitchenware_photos: list[tuple[Path, str | None]], collector: Collector
 ) -> None:
     photo = kitchenware_photos[0][0].read_bytes()
-    parents = {f"{i + 1:032x}": f"{i + 100:016x}" for i in range(CLIENTS)}  # trace and span of each client
+    parents = {f"{i + 1:032x}": f"{i + 100:016x}" for i in range(CLIENTS)}  # by trace: the client's span
 
     with serving(model_repository, max_batch_size=4) as server, ThreadPoolExecutor(CLIENTS) as pool:
 
@@ -96,7 +96,7 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
         list(pool.map(classify, parents))
         for path in ("/health/live", "/health/ready", "/metrics"):
             assert httpx2.get(server.url + path).status_code == 200
-    # The server has stopped, and sent what it had.
+    # The server has stopped, and has sent all its spans.
 
     by_name: dict[str, list[Span]] = {}
     for span in collector.spans:

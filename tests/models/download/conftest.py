@@ -29,7 +29,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def hub(server: FileServer) -> Iterator[FileServer]:
-    """The server as the hub, through the variable that a user would set; it is read when the library is imported."""
+    """The server in the role of the hub. The library reads HF_ENDPOINT at import, so its constants are reloaded."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_ENDPOINT", server.url)
         environment.delenv("HF_HUB_OFFLINE", raising=False)

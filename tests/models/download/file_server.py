@@ -1,4 +1,4 @@
-"""A server of our own that speaks the hub's protocol, breaks on demand, and counts what it is asked."""
+"""A server that speaks the hub's protocol, breaks connections on demand, and counts requests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HUB_PATH = "/someone/model/resolve/main/weights/model.safetensors"
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves ``files`` by path, with the hub's headers; ``drop`` of the next GETs break half way."""
+    """Serves ``files`` by path, with the hub's headers. The next ``drop`` GET requests break half way."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.published_sha256: str | None = None  # None: the truth
+        self.published_sha256: str | None = None  # None means the right sha256
         self.drop = 0
         self.requests: list[str] = []
 

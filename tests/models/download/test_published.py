@@ -1,4 +1,4 @@
-"""The catalogue's own weights, from where they are published to a loaded model."""
+"""The catalogue's weights, from the place of publication to a loaded model."""
 
 from __future__ import annotations
 

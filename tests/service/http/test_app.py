@@ -1,4 +1,4 @@
-"""The application runs under servers that nobody here wrote, and FastAPI's ways work on it."""
+"""The application runs under other ASGI servers, and FastAPI's dependencies work on it."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_starlette_s_test_client_gets_answers_and_problems(runtime: Runtime, pho
 
 @contextmanager
 def under_hypercorn(app: FastAPI) -> Iterator[str]:
-    """Serve ``app`` on a free port, from a thread."""
+    """Serve ``app`` with Hypercorn on a free port, in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     port, config = listener.getsockname()[1], Config()
-    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
+    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes the descriptor
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     serving = serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type] # hypercorn's own types of ASGI
     thread = threading.Thread(target=loop.run_until_complete, args=(serving,))

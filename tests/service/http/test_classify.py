@@ -1,6 +1,6 @@
-"""Two ends of a request in one turn of the event loop: its client leaves, its deadline passes, its answer comes.
+"""A request ends in two ways in one turn of the event loop: its client leaves, its deadline passes, its answer comes.
 
-Nothing sleeps: the loop's clock jumps, and a request waits because its slot counts as busy.
+No test sleeps: the loop's clock jumps, and a request waits because its slot is marked as busy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def runtime(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class Client:
-    """Sends one photo, and leaves when it is told to."""
+    """Sends one photo, and leaves when a test says so."""
 
     def __init__(self, photo: bytes) -> None:
         self._unsent = [photo]
@@ -60,12 +60,12 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take an answer; its status is counted."""
+        """Take an answer and count its status."""
 
 
 @dataclass
 class Waiting:
-    """A request in the queue, and what is counted of it in the end."""
+    """A request in the queue, and the counters of its end."""
 
     client: Client
     admission: Admission
@@ -73,7 +73,7 @@ class Waiting:
 
 
 def counts(runtime: Runtime) -> Counter[str]:
-    """Return every counter of the model that tells how a request ended."""
+    """Return every counter of the model that counts the ends of requests."""
     ends = Counter[str]()
     for family in runtime.metrics.registry.collect():
         for sample in family.samples:
@@ -85,7 +85,7 @@ def counts(runtime: Runtime) -> Counter[str]:
 
 @asynccontextmanager
 async def waiting(runtime: Runtime) -> AsyncIterator[Waiting]:
-    """Send a photo and wait until it is in the queue; at the end, until all is given back that the request took."""
+    """Send a photo and wait until it is in the queue. At the end, wait until the request has released everything."""
     model = runtime.registry.find("xception")
     client = Client((model.folder / model.manifest.golden[0].file).read_bytes())
     query = f"timeout_ms={1000 * TIMEOUT_S}".encode()
@@ -99,14 +99,14 @@ async def waiting(runtime: Runtime) -> AsyncIterator[Waiting]:
     async with asyncio.timeout(PATIENCE_S):
         await served
         for end in await asyncio.gather(*tasks, return_exceptions=True):
-            assert not isinstance(end, Exception)  # asyncio keeps silent about one in a task that is cancelled later
+            assert not isinstance(end, Exception)  # asyncio does not report one in a task that is cancelled later
     assert len(model.served.model.queue) == len(model.served.pixels) == runtime.body_bytes.held == 0
     assert runtime._batcher._admissions == {}
     request.counted = dict(counts(runtime) - before)
 
 
 def pass_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the loop's clock jump: all timers of the next minute are due in one turn, in their order."""
+    """Let the loop's clock jump by a minute: all timers of that minute run in one turn, in their order."""
     loop = asyncio.get_running_loop()
     now = loop.time
     monkeypatch.setattr(loop, "time", lambda: now() + 2 * TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What never reaches the application: too many connections, heads that trickle or never end."""
+"""Input that never reaches the application: too many connections, heads that trickle or never end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small_server(model_repository: Path) -> Iterator[Server]:
 
 
 def is_answered(connection: socket.socket) -> bool:
-    """Ask for something on a connection that stays open."""
+    """Send a request on a connection that stays open, and return whether it is answered."""
     connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
     answer = b""
     while not answer.endswith(b"}") and (chunk := connection.recv(65536)):
@@ -44,14 +44,14 @@ def assert_live(server: Server) -> None:
 def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
     with ExitStack() as stack:
         open_ones = [stack.enter_context(small_server.connect()) for _ in range(CONNECTIONS)]
-        assert all(map(is_answered, open_ones))  # so the server has seen them all
+        assert all(map(is_answered, open_ones))  # so the server has seen all connections
         one_more = stack.enter_context(small_server.connect())
         one_more.sendall(b"GET /models HTTP/1.1\r\nHost: test\r\n\r\n")
         status, body = received(one_more)
         assert status == "HTTP/1.1 503 Service Unavailable"
         assert json.loads(body)["type"] == "urn:inferception:error:too-many-connections"
         assert is_answered(open_ones[0])
-        assert is_answered(stack.enter_context(small_server.connect()))  # health checks are, on any connection
+        assert is_answered(stack.enter_context(small_server.connect()))  # health checks are answered on any connection
     assert_live(small_server)
 
 
@@ -88,7 +88,7 @@ def test_blank_lines_between_requests_hold_no_connection(server: Server) -> None
 
 
 def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
-    """The refusal of a wrong parameter comes before the body, of which the rest never comes."""
+    """The server refuses a wrong parameter before it reads the body. The rest of the body never comes."""
     with server.connect() as connection:
         head = b"POST /classify?top_k=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head)

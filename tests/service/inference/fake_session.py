@@ -1,4 +1,4 @@
-"""A session that notes what it is made of and runs, and computes nothing."""
+"""A session that records its arguments and its runs, and computes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.inference.session import Provider, session_options
 
 
 class FakeSession:
-    """Of Xception's shape; a test replaces a device's ``OnnxSession`` by it."""
+    """A session with Xception's shapes. Tests put it in the place of a device's ``OnnxSession``."""
 
     height, width, classes = 299, 299, 6
 
@@ -30,14 +30,14 @@ class FakeSession:
 
 
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch, session: type[FakeSession] = FakeSession) -> None:
-    """Let CUDA find all that it needs, and make these sessions."""
+    """Make the CUDA device believe that all it needs is there, and let it make fake sessions."""
     monkeypatch.setattr(cuda.Cuda, "check", lambda self, settings: "1")
     monkeypatch.setattr(cuda.Cuda, "pin", lambda self, memory: None)
     monkeypatch.setattr(cuda, "OnnxSession", session)
 
 
 def without_openvino(monkeypatch: pytest.MonkeyPatch, session: type[FakeSession] = FakeSession) -> None:
-    """Let OpenVINO be installed and know this CPU, and make these sessions."""
+    """Make the OpenVINO device believe that OpenVINO knows this CPU, and let it make fake sessions."""
 
     def make(file: Path, threads: int, told: dict[str, str]) -> FakeSession:
         return session(file, [(openvino.PROVIDER, told)], session_options(threads))
@@ -47,5 +47,5 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch, session: type[FakeSession]
 
 
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch, session: type[FakeSession] = FakeSession) -> None:
-    """Let the CPU make these sessions."""
+    """Let the CPU device make fake sessions."""
     monkeypatch.setattr(cpu, "OnnxSession", session)

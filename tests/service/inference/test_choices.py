@@ -27,7 +27,7 @@ def test_a_choice_is_remembered_for_what_it_depends_on(tmp_path: Path, monkeypat
     assert recall(folder, DEPENDS_ON) is None
     remember(folder, DEPENDS_ON, CHOICE)
     (tmp_path / "cpuinfo").write_text("model name\t: another\nflags\t\t: avx\ncpu MHz\t: 2\n")
-    assert recall(folder, DEPENDS_ON) == CHOICE  # its clock changes all the time
+    assert recall(folder, DEPENDS_ON) == CHOICE  # the CPU's clock rate changes all the time
 
 
 def test_a_machine_that_tells_nothing_of_its_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

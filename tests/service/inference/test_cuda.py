@@ -1,7 +1,7 @@
-"""What is told of a machine that lacks something. Each library is either there or not, so its absence is faked.
+"""The errors for machines that lack something that CUDA needs. The libraries are faked, present or missing.
 
-That onnxruntime's CUDA build really says nothing better, and that these checks find what is missing with it, is tested
-by ``make test-gpu-wheel``.
+``make test-gpu-wheel`` tests onnxruntime's real CUDA build: its own errors are no better, and these checks find what is
+missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Runtime:
     def __init__(self, code: int = 0, gpus: int = 1) -> None:
         self.code, self.gpus = code, gpus
         self.pinned: dict[int, int] = {}
-        self.cudaGetErrorString = lambda _: b"what CUDA says"  # as ctypes' functions, it can be told its result's type
+        self.cudaGetErrorString = lambda _: b"what CUDA says"  # takes a restype, like ctypes' functions
 
     def __getitem__(self, name: str) -> Callable[..., int]:
         function: Callable[..., int] = getattr(self, name)
@@ -55,7 +55,7 @@ class Runtime:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
-    """Make a machine with these libraries, and onnxruntime's build for CUDA 13."""
+    """A function that fakes a machine with these libraries and with onnxruntime's build for CUDA 13."""
 
     def make(libraries: set[str], **runtime: int) -> Runtime:
         found = Runtime(**runtime)

@@ -1,4 +1,7 @@
-"""Bindings, thread and order, on ONNX Runtime's CPU provider, which records no graphs. With graphs: test_gpu."""
+"""Bindings, thread and order of CUDA graphs, tested on the CPU provider, which records no graphs.
+
+test_gpu.py tests real CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def graphs(xception: Path) -> CudaGraphs:
 
 @pytest.fixture
 def batch() -> Callable[[int], NDArray[np.uint8]]:
-    """Make batches of noise, each another."""
+    """A function that makes batches of noise, each different."""
     random = np.random.default_rng(0)
     return lambda size: random.integers(0, 256, (size, 299, 299, 3), np.uint8)
 

@@ -1,4 +1,4 @@
-"""How each device makes its sessions, with fakes in place of them."""
+"""How each device makes its sessions. The sessions are fakes."""
 
 from __future__ import annotations
 
@@ -105,4 +105,4 @@ def test_a_cpu_has_one_session_with_all_threads(folder: Path, device: str, monke
     settings = Settings.model_validate({"device": device, "precision": "int8", "threads": 5})
     placed = place(folder, read_manifest(folder), settings)
     (session,) = placed.sessions
-    assert session.threads == 5  # type: ignore[attr-defined] # the fake's own
+    assert session.threads == 5  # type: ignore[attr-defined] # an attribute of the fake

@@ -1,4 +1,4 @@
-"""What onnxruntime's CUDA build really does on a machine without a GPU: ``make test-gpu-wheel``."""
+"""The behaviour of onnxruntime's CUDA build on a machine without a GPU: ``make test-gpu-wheel``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def xception(model_repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a libcuda.so.1 that has what onnxruntime is linked with, and no GPU."""
+    """A folder with a libcuda.so.1 that has the symbols that onnxruntime links to, and that finds no GPU."""
     folder = tmp_path_factory.mktemp("driver")
     (folder / "driver.c").write_text("int cuTensorMapEncodeTiled(void) { return 999; }\n")
     subprocess.run(
@@ -59,7 +59,7 @@ def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def failure(program: str, *arguments: str, libraries: Path | None = None) -> str:
-    """Run Python, which must fail; return what it says on stderr."""
+    """Run Python, check that it fails, and return its stderr."""
     environment = os.environ | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -108,7 +108,7 @@ def test_without_a_driver_cuda_pins_no_memory() -> None:
 
 
 def test_onnxruntime_knows_the_cuda_options(xception: Path, stub_driver: Path) -> None:
-    """All are read, and what fails is the first call to a GPU."""
+    """onnxruntime reads all options, and fails only at the first call to a GPU."""
     told = failure(OPEN, str(xception), libraries=stub_driver)
     assert "CUDA failure 35" in told
     assert "provider option" not in told
@@ -118,8 +118,8 @@ def test_onnxruntime_knows_the_cuda_options(xception: Path, stub_driver: Path) -
 
 
 def test_the_tensorrt_options_are_names_that_its_provider_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can't be loaded without TensorRT, so that its own reading of them is not tested."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # where the engines' cache is made
+    """The TensorRT provider can't be loaded without TensorRT, so this test reads the names in its library."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # TensorRT's cache is made there
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
     (_, options), _ = TensorRt().providers(Graph(Path("fp16.onnx"), "fp16", height=299, width=299), 0, Settings())
     content = library.read_bytes()

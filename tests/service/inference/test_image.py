@@ -34,13 +34,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def resized(image: Image.Image, width: int, height: int, *, across_first: bool) -> Image.Image:
-    """Resize axis by axis: Pillow rounds and clips to 8 bits between, and chooses the order by the sizes."""
+    """Resize one axis, then the other. Pillow rounds to 8 bits between them, and chooses the order by the sizes."""
     between = (width, image.height) if across_first else (image.width, height)
     return image.resize(between, Image.Resampling.BICUBIC).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def two_steps(image: Image.Image, preprocessing: Preprocessing, *, across_first: bool = True) -> NDArray[np.uint8]:
-    """Resize the whole picture, then crop: the definition, as timm and torchvision carry it out."""
+    """Resize the whole picture, then crop, as timm and torchvision do. This is the reference."""
     if preprocessing.crop_mode == "squash":
         return np.asarray(resized(image, SIZE, SIZE, across_first=across_first))
     shorter = int(SIZE / preprocessing.crop_pct)
@@ -54,7 +54,7 @@ def two_steps(image: Image.Image, preprocessing: Preprocessing, *, across_first:
 
 
 def assert_preprocessed(found: NDArray[np.uint8], image: Image.Image, preprocessing: Preprocessing = CENTER) -> None:
-    """Hold ``found`` to the two-step reference in either order of axes: at most one level off, and that seldom."""
+    """Compare ``found`` with the two-step reference in either order of axes: few pixels differ, by one level."""
     differences = [
         np.abs(found.astype(int) - two_steps(image, preprocessing, across_first=across_first))
         for across_first in (True, False)
@@ -94,7 +94,7 @@ def test_exif_orientation_is_applied(photo: Image.Image, orientation: int, size:
 
 
 def test_orientations_differ(photo: Image.Image) -> None:
-    """The test above would pass for a picture that looks the same from all sides."""
+    """If the picture looked the same in all orientations, the test above would check nothing."""
     upright = two_steps(photo, CENTER).astype(int)
     for method in Image.Transpose:
         assert np.abs(two_steps(photo.transpose(method), CENTER) - upright).mean() > 5
@@ -172,7 +172,7 @@ def test_formats_outside_the_list_are_refused(photo: Image.Image) -> None:
 
 
 def test_pixels_are_counted_in_the_header(photo: Image.Image) -> None:
-    header_only = encoded(photo)[:60]  # signature, IHDR and a little: decoding it would fail with InvalidImage
+    header_only = encoded(photo)[:60]  # signature, IHDR and some bytes: decoding would raise InvalidImage
     with pytest.raises(InvalidImage):
         decoded(header_only)
     with pytest.raises(ImageTooLarge, match="1000 allowed"):
@@ -187,7 +187,7 @@ def test_extreme_shapes_cost_no_memory() -> None:
 @pytest.mark.parametrize("preprocessing", [CENTER, SQUASH])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_fast_gives_nearly_the_same_pixels(photo: Image.Image, orientation: int, preprocessing: Preprocessing) -> None:
-    """Sides that 2, 4 and 8 don't divide; a crop that lay elsewhere by a pixel would differ by more."""
+    """2, 4 and 8 don't divide the sides. A crop that is off by one pixel would differ by more."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     for sides, times in (((700, 901), 2), ((2003, 1403), 4)):
@@ -209,7 +209,7 @@ def test_fast_decodes_a_fraction(photo: Image.Image, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(JpegImageFile, "load", recorded)
     for sides, mode in (((700, 900), "RGB"), ((2003, 1403), "RGB"), ((700, 900), "L"), ((700, 900), "CMYK")):
         decoded(encoded(photo.resize(sides).convert(mode), "JPEG"), fast=True)
-    decoded(encoded(photo.resize((660, 900)), "JPEG"), fast=True)  # the crop would be of less than 299 pixels
+    decoded(encoded(photo.resize((660, 900)), "JPEG"), fast=True)  # the crop would have fewer than 299 pixels
     decoded(encoded(photo.resize((700, 900)), "JPEG"))
     assert list(dict.fromkeys(loaded)) == [(350, 450), (501, 351), (660, 900), (700, 900)]
 

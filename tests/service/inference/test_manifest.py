@@ -15,7 +15,7 @@ from service.inference.manifest import checked_file, checked_variant, read_label
 
 @pytest.fixture
 def folder(model_repository: Path, tmp_path: Path) -> Path:
-    """A copy of an exported version, to damage."""
+    """A copy of an exported version, which tests damage."""
     copy = tmp_path / "xception" / "1"
     shutil.copytree(model_repository / "xception" / "1", copy)
     return copy
@@ -84,7 +84,7 @@ def test_a_name_that_leaves_the_folder(folder: Path, name: str) -> None:
 
 
 def test_a_manifest_that_is_a_pipe(folder: Path) -> None:
-    """Nobody writes to it, so that opening it would never end."""
+    """Nothing writes to the pipe, so opening it would never return."""
     (folder / "manifest.json").unlink()
     os.mkfifo(folder / "manifest.json")
     with pytest.raises(InvalidManifest, match="is not a regular file"):

@@ -1,4 +1,4 @@
-"""With OpenVINO's real plugin, where it knows the CPU: it takes Intel's alone. What it says elsewhere, everywhere."""
+"""OpenVINO's real plugin. Most tests need an Intel CPU; the others test its refusal on any machine."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_answers_are_the_cpus(
 def test_what_is_compiled_is_kept_for_each_set_of_weights(
     folder: Path, tmp_path: Path, photos: NDArray[np.uint8]
 ) -> None:
-    """Or a model exported anew would answer with the old weights."""
-    changed = Path(shutil.copy(folder / "fp32.onnx", tmp_path))  # the same graph
+    """Otherwise a model that is exported again would answer with the old weights."""
+    changed = Path(shutil.copy(folder / "fp32.onnx", tmp_path))  # the same graph, with other weights
     data = Path(shutil.copy(folder / "fp32.onnx.data", tmp_path))
     graph = onnx.load(changed, load_external_data=False).graph
     (weights,) = [tensor for tensor in graph.initializer if list(tensor.dims) == [6, 100]]
@@ -133,7 +133,7 @@ def test_what_it_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the plugin had not been loaded yet."""
+    """Reset the state, as if the plugin had not been loaded yet."""
     monkeypatch.setattr(openvino, "_devices", openvino._devices.__wrapped__)
 
 

@@ -28,7 +28,7 @@ def folder(model_repository: Path) -> Path:
 
 
 def manifest(folder: Path, *precisions: str) -> Manifest:
-    """The exported manifest, as if it had these variants."""
+    """The exported manifest, changed to have these variants."""
     found = read_manifest(folder)
     variants = [Variant.model_validate(found.variants[0].model_dump() | {"precision": p}) for p in precisions]
     return found.model_copy(update={"variants": tuple(variants)})
@@ -75,7 +75,7 @@ def test_auto_takes_the_fastest_that_it_measured(
     assert (again.precision, again.reason) == (fastest, placed.reason)
     assert measured == [["fp32 on cpu", "int8 on cpu"]]
     place(folder, read_manifest(folder), Settings(device="cpu", cache=tmp_path, threads=1))
-    assert len(measured) == 2  # other threads may make another choice
+    assert len(measured) == 2  # another number of threads may lead to another choice
 
 
 def test_ways_are_measured_in_turn_and_the_first_turn_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_auto_says_what_it_took_and_why(
 
     monkeypatch.setattr(cpu, "OnnxSession", session)
     placed = place(folder, read_manifest(folder), Settings(device="auto", cache=tmp_path))
-    assert len(made) == 3  # fp32 and int8 to be measured, and what was chosen
+    assert len(made) == 3  # fp32 and int8 for the measurement, then the chosen one
     assert (placed.device, placed.provider) == ("cpu", "CPUExecutionProvider")
     assert placed.reason.startswith("auto: no CUDA (")
     assert "no OpenVINO (none in this test); " in placed.reason

@@ -37,7 +37,7 @@ def test_every_node_is_counted_where_onnxruntime_put_it(xception: Path) -> None:
 
 @pytest.mark.skipif("AzureExecutionProvider" not in ort.get_available_providers(), reason="in the CPU build alone")
 def test_a_provider_that_leaves_nodes_to_the_cpu_is_an_error(xception: Path) -> None:
-    """The one provider beside the CPU's that is in onnxruntime's CPU build runs none of these nodes."""
+    """onnxruntime's CPU build has one other provider, which runs none of these nodes."""
     with pytest.raises(DeviceUnavailable, match="nodes that are assigned to the default CPU EP"):
         OnnxSession(xception, [("AzureExecutionProvider", {})], session_options(1))
 
@@ -55,7 +55,7 @@ def test_a_provider_that_is_missing_is_an_error(xception: Path) -> None:
 
 
 def test_a_provider_that_silently_becomes_the_cpu_is_an_error(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What onnxruntime does when CUDA's libraries are missing: it logs, and makes a session on the CPU."""
+    """If CUDA's libraries are missing, onnxruntime logs this and makes a session on the CPU."""
     real = ort.InferenceSession
 
     def falls_back(model: str, options: ort.SessionOptions, **_: object) -> ort.InferenceSession:

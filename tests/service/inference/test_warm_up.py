@@ -33,13 +33,13 @@ VARIANT = Variant(
 
 
 class Clock(threading.local):
-    """Stands still in each thread until a session there moves it."""
+    """A clock for each thread. It stands still until a session in that thread moves it."""
 
     now = 0.0
 
 
 class Answering:
-    """Answers each image with what its first byte says, and takes so many seconds for a batch and for an image."""
+    """Answers each image with the class in its first byte. A batch takes ``batch_s`` plus ``image_s`` per image."""
 
     def __init__(self, clock: Clock, batch_s: float, image_s: float) -> None:
         self._clock, self._batch_s, self._image_s = clock, batch_s, image_s
@@ -68,7 +68,7 @@ def sample(number: int, *, probability: float = 0.9) -> Golden:
 
 
 def golden(*samples: Golden, tolerance: float = 0.05) -> GoldenSamples:
-    """Pictures whose first byte is the class that is the answer to them."""
+    """Golden samples of pictures whose first byte is the expected class."""
     pixels = np.array([[[[sample.top_k[0]["index"]] * 3]] for sample in samples], np.uint8)
     return GoldenSamples("fake version 1", samples, pixels, tolerance)
 

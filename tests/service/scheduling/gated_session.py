@@ -1,4 +1,4 @@
-"""A batcher whose sessions wait at a gate: the fake only decides when a batch ends, and how."""
+"""A real batcher with fake sessions that wait at a gate. A test decides when and how each batch ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model
 
-PATIENCE_S = 10.0  # a test that hangs fails after this
+PATIENCE_S = 10.0  # a test that hangs fails after so many seconds
 
 
 class GatedSession:
@@ -50,7 +50,7 @@ class GatedSession:
 
 
 class GatedDecoder:
-    """Decodes nothing, and ends once the test lets it go on."""
+    """Decodes nothing, and ends when the test lets it go on."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -61,19 +61,19 @@ class GatedDecoder:
         assert self.go_on.wait(PATIENCE_S)
 
     async def running(self) -> None:
-        """Wait until a decoder is inside."""
+        """Wait until a decoder thread is inside this call."""
         assert await asyncio.to_thread(self.entered.wait, PATIENCE_S)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until what a decoder or the session does in its thread shows."""
+    """Let the loop run until a decoder's or a session's thread has made ``condition`` true."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0)
 
 
 def serving(*sessions: GatedSession, max_queue: int = 20, rows: int = 40, seconds: float = 0.001) -> Served:
-    """A model with a session for each slot."""
+    """A model with one session for each slot."""
     cost = CostModel(dict.fromkeys((1, 2, 4, 8), seconds) | {8: seconds * 1.001})
     model = Model("fake", sessions, BatchQueue(cost, max_queue))
 
@@ -115,7 +115,7 @@ async def ask(
 
 
 async def queued(batcher: Batcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:
-    """Start a request for each value, and return once all are decoded and wait for a batch."""
+    """Start a request for each value, and return when all images are decoded and wait for a batch."""
     decoded = len(to.model.queue) + len(values)
     tasks = [asyncio.ensure_future(ask(batcher, to, value)) for value in values]
     await until(lambda: to.model.queue.ready == decoded)

@@ -1,4 +1,4 @@
-"""The shell on one device: who shares a batch, who waits, who is dropped, and when a row of pixels is free again."""
+"""The batcher on one device: which requests share a batch, wait or are dropped, and when a row of pixels is free."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_what_the_queue_drops_is_answered_then() -> None:
         await session.running()
         (late,) = await queued(batcher, one, 2)
         *_, ticket = batcher._admissions
-        ticket.deadline = loop.time()  # as if it had waited until now
+        ticket.deadline = loop.time()  # as if the request had waited until now
         session.gate.release()
         with pytest.raises(DeadlineExceeded):
             await late
@@ -148,7 +148,7 @@ async def test_requests_shed_before_they_are_decoded_are_told_so_then() -> None:
         for low in (before_it, in_decoder):
             with pytest.raises(QueueFull, match="higher priority"):
                 await low
-        assert len(one.pixels) == 4  # the decoder still writes, and has not come to any other
+        assert len(one.pixels) == 4  # the decoder still writes one image, and has begun no other
         slow.go_on.set()
         session.gate.release(2)
         await asyncio.gather(*high)
@@ -167,7 +167,7 @@ async def test_one_that_leaves_in_the_turn_in_which_it_is_shed_makes_room() -> N
         low.cancel()
         high = ask(batcher, one, 3, priority=Priority.HIGH)
         asyncio.get_running_loop().call_soon(session.gate.release, 2)
-        assert (await high).probabilities == [3]  # begun before the one that left has run again
+        assert (await high).probabilities == [3]  # it started before the task of the client that left ran again
         await first
     assert low.cancelled()
     assert len(one.pixels) == 0
@@ -232,7 +232,7 @@ async def test_a_damaged_picture_is_not_kept_by_the_error_that_it_causes() -> No
     one = serving(session)
 
     class Picture:
-        """Something that can be watched."""
+        """An object that a weak reference can watch."""
 
     def broken(_: NDArray[np.uint8]) -> None:
         picture = Picture()
@@ -263,7 +263,7 @@ async def test_a_trial_runs_while_no_batch_does() -> None:
         trial = asyncio.ensure_future(batcher.try_out(lambda: len(session.batches)))
         (second,) = await queued(batcher, one, 2)
         session.gate.release()
-        assert await trial == 1  # before the batch that waited
+        assert await trial == 1  # the trial ran before the waiting batch
         session.gate.release()
         await asyncio.gather(first, second)
         with pytest.raises(ZeroDivisionError):
@@ -286,7 +286,7 @@ async def test_a_removed_model_ends_with_its_last_batch() -> None:
         assert not removing.done()
         second.cancel()
         await asyncio.wait([second])
-        assert not removing.done()  # its batch runs, although nobody waits for it
+        assert not removing.done()  # the batch still runs, although no client waits for it
         session.gate.release()
         await removing
     assert repr(batcher.scheduler) == "<idle>"

@@ -1,4 +1,4 @@
-"""What fails, fails alone: a picture, a batch, and a model until its probe succeeds."""
+"""A failing picture fails only its own request, a failing batch only its own requests, and a failing model recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell on two slots, under any order of arrivals, departures and ends of batches and trials."""
+"""The batcher on two slots, under any order of arrivals, departures and ends of batches and trials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.scheduling.batcher import Batcher, Served
 from tests.service.scheduling.gated_session import PATIENCE_S, GatedSession, ask, batching, serving, until
 
 SLOTS = 2
-MOST = 250  # requests: each has a value of its own, a byte
+MOST = 250  # requests at most: each has its own value, which is one byte
 
 # What happens, and to which request or batch, counted round, or how many ask for which model.
 STEPS = st.lists(
@@ -27,14 +27,14 @@ STEPS = st.lists(
 
 @dataclass(eq=False)
 class Held:
-    """A batch or a trial that runs until it may end, and the slots that it holds."""
+    """A batch or a trial that runs until the test lets it end, and the slots that it holds."""
 
     slots: set[int]
     may_end: threading.Event = field(default_factory=threading.Event)
 
 
 class HeldSession(GatedSession):
-    """A session each of whose batches waits for leave of its own to end."""
+    """A session whose batches each run until the test lets them end."""
 
     def __init__(self, slot: int, running: list[Held], overlaps: list[Held]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class HeldSession(GatedSession):
 
 
 def hold(slots: set[int], running: list[Held], overlaps: list[Held]) -> None:
-    """Run on ``slots`` in the calling thread until it may end."""
+    """Hold ``slots`` in the calling thread until the test lets it end."""
     held = Held(slots)
     overlaps += [other for other in running if other.slots & slots]
     running.append(held)
@@ -55,7 +55,7 @@ def hold(slots: set[int], running: list[Held], overlaps: list[Held]) -> None:
 
 
 async def settled(batcher: Batcher, models: Sequence[Served], running: list[Held], overlaps: list[Held]) -> None:
-    """Wait until threads and loop have done all that they can, then check what must hold at any time."""
+    """Wait until threads and loop have nothing left to do, then check what must hold at any time."""
 
     def quiet() -> bool:
         held = sum(len(one.slots) for one in running if not one.may_end.is_set())
@@ -100,7 +100,7 @@ async def play(steps: Sequence[tuple[str, int]]) -> None:
             assert isinstance(answer, asyncio.CancelledError)
         else:
             assert answer.probabilities.tolist() == [value]
-    assert [len(one.pixels) for one in models] == [0, 0]  # every row is back
+    assert [len(one.pixels) for one in models] == [0, 0]  # every row is free again
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""One model on several devices: what waits goes to any, and a device that fails is not left to take most of it."""
+"""One model on several devices: any free device takes waiting images, and a failing device does not take most."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_failing_device_fails_its_own_batch_alone() -> None:
 
 
 async def test_a_device_that_keeps_failing_takes_the_model_out_until_all_devices_answer() -> None:
-    """Otherwise it would take most of the work: it is free again at once."""
+    """Otherwise the failing device would take most of the work, because it is free again at once."""
     sessions = [GatedSession(), GatedSession()]
     one = serving(*sessions)
     failures, repaired = 0, False
@@ -71,7 +71,7 @@ async def test_a_device_that_keeps_failing_takes_the_model_out_until_all_devices
     async with batching(one) as batcher:
         for session in sessions:
             session.gate.release(100)
-        # One at a time, they take turns: the sound device's answers come between the failures.
+        # Requests one at a time go to the devices in turn: the sound device answers between the failures.
         outcomes = [
             type(outcome)
             for value in range(6)
@@ -80,7 +80,7 @@ async def test_a_device_that_keeps_failing_takes_the_model_out_until_all_devices
         assert outcomes == [Answer, InferenceFailed] * 3
         with pytest.raises(Unavailable, match="device lost"):
             await ask(batcher, one, 7)
-        await until(lambda: failures == 5)  # two probes, which the sound device answered
+        await until(lambda: failures == 5)  # two probes failed, although the sound device answered
         assert one.model.breaker.reason is not None
         repaired = True
         await until(lambda: one.model.breaker.reason is None)

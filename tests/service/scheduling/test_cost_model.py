@@ -26,7 +26,7 @@ def test_sizes_between_those_measured_lie_on_the_line() -> None:
 
 
 def test_cost_never_falls_below_nothing() -> None:
-    """Timing noise can make small batches look cheaper than free."""
+    """Timing noise can lead to a line with a negative cost for small batches."""
     cost = CostModel({1: 0.01, 2: 0.3, 4: 0.8, 8: 1.9})
     assert 0 < cost.seconds(1) < cost.seconds(2)
 

@@ -1,4 +1,4 @@
-"""The whole policy, without loop, clock or threads."""
+"""The whole scheduling policy, without loop, clock or threads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_idle_slot_starts_at_once_and_a_busy_one_lets_a_batch_grow() -> None:
     assert repr(scheduler) == "<busy, a: 3 decoded of 3 waiting>"
     scheduler.finished(first, 0.12, 0.12)
     second = started(scheduler, 0.12)
-    assert [len(run.tickets) for run in (first, second)] == [1, 2]  # three are run as two and one: padding costs more
+    assert [len(run.tickets) for run in (first, second)] == [1, 2]  # three run as two and one: padding costs more
     assert second.session is model.sessions[0]
 
 
@@ -163,7 +163,7 @@ def test_slots_come_from_the_sessions_and_take_on_what_waits_as_they_become_free
     assert second.session is model.sessions[second.slot]
     assert scheduler.wait(model, Priority.NORMAL, 0.0) == pytest.approx(0.22)
     put(scheduler, model, 8)
-    # The second slot works until the first is free, then both do.
+    # The second slot works alone until the first is free. Then both work.
     assert scheduler.wait(model, Priority.NORMAL, 0.0) == pytest.approx((0.82 + 0.22 + 0.82) / 2)
 
 

@@ -1,4 +1,4 @@
-"""The whole policy in virtual time: arrivals, decoding, departures, slow and failed batches, trials, in any order."""
+"""The whole policy in virtual time: arrivals, decoding, departures, slow and failed batches, trials in any order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from service.scheduling.cost_model import CostModel
 from service.scheduling.scheduler import Model, Run, Scheduler, Trial
 
 MAX_QUEUE = 12
-SESSIONS = {"one": 1, "two": 2}  # by model; of the two slots the first model uses one
-SECONDS = {"one": 0.05, "two": 0.2}  # an image
+SESSIONS = {"one": 1, "two": 2}  # by model; the first model uses one of the two slots
+SECONDS = {"one": 0.05, "two": 0.2}  # of one image, by model
 TRIAL_S = 0.5
 NEVER = 1e9
 
@@ -33,7 +33,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request; times are in seconds, ``gap`` since the arrival before."""
+    """A request. Times are in seconds. ``gap`` is the time since the arrival before."""
 
     gap: float
     model: str
@@ -45,7 +45,7 @@ class Arrival:
 
 @dataclass
 class World:
-    """Slots, clients and a clock round one scheduler. Each event is a time, an order of arrival, and what happens."""
+    """Slots, clients and a clock around one scheduler. An event is a time, a serial number, and what happens."""
 
     slow: list[float]
     scheduler: Scheduler = field(default_factory=Scheduler)
@@ -131,7 +131,7 @@ class World:
         elif isinstance(about, tuple):
             run, started = about
             self.busy.remove(run.slot)
-            fails = next(self.slowness) > 2.5  # one batch in some
+            fails = next(self.slowness) > 2.5  # some batches fail
             for ticket in self.scheduler.finished(run, now, now - started, "failed" if fails else None):
                 self.end(ticket, "given up")
             if run.model.breaker.reason is not None:
