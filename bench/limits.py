@@ -53,26 +53,26 @@ def measure(model: Model, settings: Settings, *, quick: bool = False) -> Report:
 def offline_rate(way: InProcess, seconds: float = OFFLINE_S) -> float:
     """Return images/s if threads decode each session's next full batch while one batch runs: any server's limit."""
     size, endless = way.settings.max_batch_size, itertools.cycle(way.model.photos)
-    streams = [_Stream(session, way.empty(size), way.empty(size)) for session in way.sessions]
+    feeds = [_Feed(session, way.empty(size), way.empty(size)) for session in way.sessions]
 
     def decoding(row: NDArray[np.uint8]) -> Future[None]:
         return decoders.submit(way.decode, next(endless).data, row)
 
-    def keep_busy(stream: _Stream) -> None:
-        ready = [decoding(row) for row in stream.full]
+    def keep_busy(feed: _Feed) -> None:
+        ready = [decoding(row) for row in feed.full]
         while time.perf_counter() - start < seconds:
             for future in ready:
                 future.result()
-            ready = [decoding(row) for row in stream.empty]
-            stream.run()
+            ready = [decoding(row) for row in feed.empty]
+            feed.run()
 
-    with ThreadPoolExecutor(way.settings.decode_threads) as decoders, ThreadPoolExecutor(len(streams)) as runners:
+    with ThreadPoolExecutor(way.settings.decode_threads) as decoders, ThreadPoolExecutor(len(feeds)) as runners:
         start = time.perf_counter()
-        list(runners.map(keep_busy, streams))
-        return sum(stream.done for stream in streams) / (time.perf_counter() - start)
+        list(runners.map(keep_busy, feeds))
+        return sum(feed.done for feed in feeds) / (time.perf_counter() - start)
 
 
-class _Stream:
+class _Feed:
     """A session and two batches: ``full`` runs while ``empty`` is filled, and the two change places."""
 
     def __init__(self, session: Session, full: NDArray[np.uint8], empty: NDArray[np.uint8]) -> None:

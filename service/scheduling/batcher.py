@@ -47,6 +47,11 @@ def _run(session: Session, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float3
     return probabilities, started, time.perf_counter()
 
 
+def _then(loop: asyncio.AbstractEventLoop, work: Callable[[], T], finish: Callable[[T], None]) -> None:
+    """Run ``work``, which never raises, in this thread. Then give what it returned to ``finish`` on the loop."""
+    loop.call_soon_threadsafe(finish, work())
+
+
 class Batcher:
     """Decodes images and runs the batches of all models. All methods are for the event loop's thread."""
 
@@ -95,7 +100,7 @@ class Batcher:
         finish = functools.partial(self._finish_decoding, admission)
         try:
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(self._decoders, admission.decode_row).add_done_callback(finish)
+            self._decoders.submit(_then, loop, admission.decode_row, finish)
             admission.touch("decode")
             return await admission.answer
         finally:
@@ -154,9 +159,9 @@ class Batcher:
         self._admissions[ticket] = Admission(ticket, served.pixels, row, loop.create_future(), decode)
         return self._admissions[ticket]
 
-    def _finish_decoding(self, admission: Admission, decoding: asyncio.Future[Exception | None]) -> None:
+    def _finish_decoding(self, admission: Admission, error: Exception | None) -> None:
         admission.let_go()
-        if (error := decoding.result()) is not None:
+        if error is not None:
             admission.fail(error)
         elif not admission.answer.done():
             admission.stages.enter("queue")
@@ -182,17 +187,18 @@ class Batcher:
         span = tracing.start_batch(run.model.name, len(admissions), run.size)
         for admission in admissions:
             admission.touch("infer", span)
-        running = asyncio.get_running_loop().run_in_executor(self._runners[run.slot], _run, run.session, pixels)
-        running.add_done_callback(functools.partial(self._finish_batch, run, admissions, span))
+        work = functools.partial(_run, run.session, pixels)
+        finish = functools.partial(self._finish_batch, run, admissions, span)
+        self._runners[run.slot].submit(_then, asyncio.get_running_loop(), work, finish)
 
     def _finish_batch(
         self,
         run: Run,
         admissions: Sequence[Admission],
         span: tracing.Span,
-        running: asyncio.Future[tuple[NDArray[np.float32] | Exception, float, float]],
+        given: tuple[NDArray[np.float32] | Exception, float, float],
     ) -> None:
-        outcome, started, ended = running.result()
+        outcome, started, ended = given
         error = outcome if isinstance(outcome, Exception) else None
         tracing.end_batch(span, error)
         now = asyncio.get_running_loop().time()

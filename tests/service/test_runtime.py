@@ -104,7 +104,7 @@ async def test_a_version_that_is_loaded_again_takes_its_own_place(model_reposito
         await runtime.loading
         old = weakref.ref(runtime.registry.find("xception"))
         await runtime.load(models / "xception" / "1")
-        assert old() is None
+        await until(lambda: old() is None)
         assert (await label(runtime))[0] == 1
         (models / "xception" / "1" / "manifest.json").write_text("{")
         await runtime.load(models / "xception" / "1")
@@ -130,8 +130,7 @@ async def test_a_missed_deadline_and_a_bad_image_leave_nothing_of_a_retired_vers
                 assert isinstance(error, InvalidImage)
             del question, error
             await runtime.retire("xception", 1)
-            await asyncio.sleep(0)  # the loop holds the last future that woke this task
-            assert old() is None
+            await until(lambda: old() is None)  # the loop and a decoder let go of what they did last
         finally:
             gc.enable()
 
@@ -201,7 +200,7 @@ async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
             assert {version for version, _ in await asyncio.gather(*asking)} == {1}
             assert (await label(runtime)) == (2, "plate")
             del asking
-            assert old() is None
+            await until(lambda: old() is None)
             assert [session() for session in sessions] == [None]
         finally:
             gc.enable()
