@@ -70,7 +70,11 @@ def _serve(settings: Settings) -> int:
     server = DrainingServer(Runtime(settings))
     try:
         listener = server.config.bind_socket()  # before anything is loaded
+        listener.listen(server.config.backlog)
     except SystemExit:  # uvicorn has logged why the address cannot be used
+        return 1
+    except OSError as error:
+        print(f"can't start: {settings.host} port {settings.port}: {error}", file=sys.stderr)
         return 1
     server.run([listener])
     return int(server.failed)
@@ -80,7 +84,10 @@ async def _check(settings: Settings) -> int:
     from service.runtime import Runtime
 
     async with Runtime(settings) as runtime:
-        await runtime.loading
+        try:
+            await runtime.loading
+        except StartupError:  # the runtime has logged it
+            return 1
         for classifier in runtime.registry:
             place, times = classifier.placement, sorted(classifier.batch_s.items())
             print(

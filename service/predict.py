@@ -62,14 +62,17 @@ class Question:
 
     async def answers(self, images: Sequence[bytes]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place."""
-        outcomes: list[Answer | ServiceError] = []
-        for outcome in await asyncio.gather(*map(self.answer, images), return_exceptions=True):
-            if isinstance(outcome, ServiceError):
-                self.count(outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            outcomes.append(outcome)
-        return outcomes
+
+        async def outcome(image: bytes) -> Answer | ServiceError:
+            try:
+                return await self.answer(image)
+            except ServiceError as error:
+                self.count(error)
+                return error.with_traceback(None)  # its frames hold the encoded images
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(image)) for image in images]
+        return [task.result() for task in tasks]
 
     def count(self, error: ServiceError) -> None:
         """Count an image that got ``error`` for an answer."""

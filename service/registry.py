@@ -32,9 +32,15 @@ class Registry(Collector):
         self.failures.pop((classifier.name, classifier.version), None)
         return replaced
 
-    def withdraw(self, name: str, version: int) -> Classifier:
-        """Find a version no longer. Return it; questions that found it before may go on. Raises ModelNotFound."""
+    def withdraw(self, name: str, version: int) -> Classifier | None:
+        """Find a version no longer, and forget that it failed. Return it if it was served.
+
+        Questions that found the version before may go on. Raises ModelNotFound.
+        """
+        failed = self.failures.pop((name, version), None)
         if version not in self._models.get(name, {}):
+            if failed is not None:
+                return None
             raise ModelNotFound(f"no version {version} of {name} is served")
         classifier = self._models[name].pop(version)
         if not self._models[name]:

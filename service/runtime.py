@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from service.budget import Budget
-from service.classifier import load
+from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
 from service.metrics import Metrics
 from service.predict import Predict
@@ -34,6 +34,7 @@ class Runtime:
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)
         self._pixels = Budget(settings.max_pixels_in_flight)
         self._batcher = Batcher(settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3)
+        self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.registry.register(self.registry)
         self.metrics.held("body_bytes_in_flight", "Bytes of request bodies held in memory", self.body_bytes)
         self.metrics.held("pixels_in_flight", "Pixels being decoded", self._pixels)
@@ -45,7 +46,7 @@ class Runtime:
     async def __aexit__(self, *_: object) -> None:
         self.drain()
         self.loading.cancel()
-        await asyncio.wait([self.loading])
+        await asyncio.gather(self.loading, return_exceptions=True)
         self._batcher.close()
 
     def drain(self) -> None:
@@ -68,8 +69,7 @@ class Runtime:
             self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
             if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):
                 raise
-            unexpected = None if isinstance(error, InvalidManifest) else error
-            log.error("not serving %s: %s", folder, error, exc_info=unexpected)
+            log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, InvalidManifest))
             return
         self._batcher.add(classifier.served)
         replaced = self.registry.publish(classifier)
@@ -78,18 +78,29 @@ class Runtime:
         place = f"{classifier.placement.precision} on {classifier.placement.provider}"
         first_ms = classifier.batch_s[1] * 1e3
         log.info("loaded %r: %s (%s), batch 1 in %.0f ms", classifier, place, classifier.placement.reason, first_ms)
-        if replaced is not None:
-            await replaced.retire()
+        await self._end(replaced)
 
     async def retire(self, name: str, version: int) -> None:
         """Serve a version no longer: it finishes what was asked of it and goes, with all its memory and figures.
 
         Raises ModelNotFound.
         """
-        await self.registry.withdraw(name, version).retire()
-        if not any(classifier.name == name for classifier in self.registry):
-            self.metrics.forget(name)
-        log.info("retired %s version %d", name, version)
+        await self._end(self.registry.withdraw(name, version))
+
+    async def _end(self, classifier: Classifier | None) -> None:
+        """Retire a version that nobody finds any more, even if the caller does not wait for that."""
+        if classifier is not None:
+            task = asyncio.create_task(self._retire(classifier))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            del classifier
+            await asyncio.shield(task)
+
+    async def _retire(self, classifier: Classifier) -> None:
+        await classifier.retire()
+        if not any(other.name == classifier.name for other in self.registry):
+            self.metrics.forget(classifier.name)
+        log.info("retired %r", classifier)
 
     async def _load_all(self) -> None:
         try:

@@ -87,7 +87,7 @@ class _Devices(_Group):
     )
     device_ids: str = Field(
         "0",
-        pattern=r"^\d+(,\d+)*$",
+        pattern=r"^(0|[1-9]\d*)(,(0|[1-9]\d*))*$",
         description="numbers of the GPUs to use, as 0,1; several need device=cuda or tensorrt",
     )
     tf32: bool = Field(False, description="true lets GPUs round fp32 products to 10 bits, which is faster")

@@ -75,7 +75,8 @@ class Access:
         try:
             await self.app(scope, receive, send_observed)
         except Exception:
-            status = 500  # Starlette answers an unexpected error outside of this middleware
+            if "total" not in trace.stages:
+                status = 500  # Starlette answers an unexpected error outside of this middleware
             raise
         finally:
             if "total" not in trace.stages:  # no answer was sent from here

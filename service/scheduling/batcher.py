@@ -100,8 +100,8 @@ class Batcher:
         finish = functools.partial(self._finish_decoding, admission)
         try:
             loop = asyncio.get_running_loop()
-            self._decoders.submit(_then, loop, admission.decode_row, finish)
             admission.touch("decode")
+            self._decoders.submit(_then, loop, admission.decode_row, finish)
             return await admission.answer
         finally:
             admission.leave()
@@ -123,7 +123,10 @@ class Batcher:
             self._end_trial(trial)
             raise
         running.add_done_callback(lambda _: self._end_trial(trial))
-        return await asyncio.shield(running)  # the work goes on, and holds its slots, when the caller is cancelled
+        try:
+            return await asyncio.shield(running)  # the work goes on, and holds its slots, when the caller is cancelled
+        finally:
+            del running  # or an error would lead to this frame, and this frame to the error
 
     def close(self) -> None:
         """Stop the threads, once they have done what waits for them."""
@@ -134,8 +137,9 @@ class Batcher:
 
     def _add_runners(self) -> None:
         for number in range(len(self._runners), self.scheduler.slots):
-            self._runners.append(ThreadPoolExecutor(1, f"infer-{number}"))
-            self._runners[number].submit(int)  # the thread starts now: a thread that cannot start must not fail a batch
+            runner = ThreadPoolExecutor(1, f"infer-{number}")
+            runner.submit(int)  # the thread starts now: a thread that cannot start must not fail a batch
+            self._runners.append(runner)
 
     def _end_trial(self, trial: Trial) -> None:
         del self._trials[trial]

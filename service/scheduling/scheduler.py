@@ -69,6 +69,7 @@ class Scheduler:
         self._slots = [_Slot()]
         self._share: FairShare[Model] = FairShare()
         self._trials: deque[Trial] = deque()
+        self._running_trial: Trial | None = None
 
     def __repr__(self) -> str:
         slots = " ".join("busy" if slot.busy else "idle" for slot in self._slots)
@@ -134,13 +135,16 @@ class Scheduler:
     def next(self, now: float) -> Run | Trial | None:
         """Return what must start now, or None. The caller asks again until it gets None."""
         idle = [number for number, slot in enumerate(self._slots) if not slot.busy]
+        if self._running_trial is not None:
+            return None
         if self._trials:
             if len(idle) < len(self._slots):
                 return None
-            self._trials[0].slots = tuple(idle)
+            self._running_trial = self._trials.popleft()
+            self._running_trial.slots = tuple(idle)
             for slot in self._slots:
                 slot.busy = True
-            return self._trials.popleft()
+            return self._running_trial
         # A model runs on the first of the slots, as many as it has sessions.
         runnable = (model for model in self._models if model.queue.ready and any(n < len(model.sessions) for n in idle))
         model = self._share.next(runnable)
@@ -175,6 +179,8 @@ class Scheduler:
         """Note that a trial has ended, or is no longer wanted."""
         if trial in self._trials:
             self._trials.remove(trial)
+        if trial is self._running_trial:
+            self._running_trial = None
         for number in trial.slots:
             self._slots[number].busy, self._slots[number].free_at = False, now
 

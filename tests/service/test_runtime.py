@@ -236,3 +236,29 @@ async def test_rows_are_enough_for_a_full_queue_while_every_slot_runs_its_larges
         while pixels.lease() is not None:
             leased += 1
     assert leased == 2 + 3 + 2
+
+
+async def test_a_version_goes_even_if_nobody_waits_for_that(model_repository: Path, tmp_path: Path) -> None:
+    async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
+        await runtime.loading
+        old = weakref.ref(runtime.registry.find("xception"))
+        question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
+        async with question.asked():
+            retiring = asyncio.create_task(runtime.retire("xception", 1))
+            await until(lambda: not list(runtime.registry))
+            retiring.cancel()
+            await asyncio.wait([retiring])
+        del question
+        await until(lambda: old() is None)
+
+
+async def test_a_version_that_failed_can_be_forgotten(model_repository: Path, tmp_path: Path) -> None:
+    models = repository(tmp_path, model_repository, 1)
+    (models / "xception" / "1" / "manifest.json").write_text("{")
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        assert runtime.registry.unready is not None
+        await runtime.retire("xception", 1)
+        assert runtime.registry.unready is None
+        with pytest.raises(ModelNotFound):
+            await runtime.retire("xception", 1)

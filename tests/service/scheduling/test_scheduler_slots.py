@@ -102,14 +102,15 @@ def test_a_trial_that_is_no_longer_wanted_never_starts() -> None:
     assert scheduler.next(0.0) is None
 
 
-def test_a_trial_frees_no_slot_that_came_after_it_had_started() -> None:
+def test_a_slot_that_comes_while_a_trial_runs_waits_for_the_end_of_the_trial() -> None:
     scheduler, trial = Scheduler(), Trial()
     scheduler.try_out(trial)
     assert scheduler.next(0.0) is trial
     model = served(scheduler, "a", 0.1, slots=2)
     put(scheduler, model, 1)
-    assert started(scheduler).slot == 1
+    assert scheduler.next(0.0) is None  # although the new slot is idle
     scheduler.tried_out(trial, 0.1)
+    assert started(scheduler, 0.1).slot == 1
     assert repr(scheduler) == "<idle busy, a: 0 decoded of 0 waiting>"
 
 
