@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from service.errors import InvalidImage
-from tests.service.scheduling.gated_session import GatedSession, ask, batching, queued, serving
+from tests.service.scheduling.gated_session import GatedSession, ask, batching, queued, serving, until
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +80,40 @@ async def test_a_removed_model_ends_with_its_last_batch() -> None:
         session.gate.release()
         await removing
     assert repr(batcher.scheduler) == "<idle>"
+
+
+async def test_a_decoder_thread_that_can_not_start_costs_no_row_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool puts work into its queue before it starts a thread for the work, so the work runs all the same."""
+    one = serving(GatedSession(), rows=2)
+    async with batching(one, decode_threads=1) as batcher:
+        submit = batcher._decoders.submit
+
+        def refuse(*work: Any) -> None:
+            submit(*work)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(batcher._decoders, "submit", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await ask(batcher, one, 1)
+        await asyncio.wrap_future(submit(int))  # the only decoder has come to the end of its queue
+        assert len(one.pixels) == 0
+        assert sorted([one.pixels.lease(), one.pixels.lease()]) == [0, 1]  # type: ignore[type-var] # both are there
+        assert one.pixels.lease() is None
+
+
+async def test_a_trial_that_fails_keeps_nothing_of_its_work() -> None:
+    class Work:
+        def __call__(self) -> None:
+            raise ValueError("a wrong answer")
+
+    async with batching(serving(GatedSession())) as batcher:
+        gc.disable()
+        try:
+            work = Work()
+            held = weakref.ref(work)
+            with pytest.raises(ValueError, match="a wrong answer"):
+                await batcher.try_out(work)
+            del work
+            await until(lambda: held() is None)
+        finally:
+            gc.enable()
