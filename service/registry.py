@@ -8,16 +8,18 @@ from prometheus_client.registry import Collector
 
 from service.classifier import Classifier
 from service.errors import Draining, InvalidParameter, ModelNotFound, Unavailable
+from service.inference.decoders import Decoders
 
 
 class Registry(Collector):
     """The published versions by name and number, and why the other versions are not served."""
 
-    def __init__(self, default_model: str | None = None) -> None:
+    def __init__(self, default_model: str | None, decoders: Decoders) -> None:
         self.failures: dict[tuple[str, int], str] = {}
         self.phase: Literal["loading", "serving", "draining"] = "loading"
         self.start_failed: str | None = None  # why no model will be served
         self._default_model = default_model
+        self._decoders = decoders
         self._models: dict[str, dict[int, Classifier]] = {}
 
     def __iter__(self) -> Iterator[Classifier]:
@@ -79,7 +81,8 @@ class Registry(Collector):
     def unready(self) -> str | None:
         """Why the server is not ready, or None.
 
-        It is ready when every version was loaded or has a predecessor that was, and no loaded version is given up.
+        It is ready when every version was loaded or has a predecessor that was, no loaded version is given up, and
+        pictures are decoded.
         """
         if self.phase != "serving":
             return self._why_not_serving()
@@ -89,7 +92,8 @@ class Registry(Collector):
             if not any(number <= version for number in self._models.get(name, {}))
         )
         broken = (f"{model!r}: {model.unready}" for model in self if model.unready is not None)
-        return "; ".join([*failed, *broken]) or None
+        stuck = filter(None, (self._decoders.stuck,))
+        return "; ".join([*failed, *broken, *stuck]) or None
 
     def _why_not_serving(self) -> str:
         if self.draining:

@@ -12,6 +12,7 @@ from typing import Self
 from service.budget import Budget
 from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
+from service.inference.decoders import Decoders
 from service.metrics import Metrics
 from service.predict import Predict
 from service.registry import Registry
@@ -29,17 +30,18 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.registry = Registry(settings.default_model)
+        self._decoders = Decoders(settings)
+        self.registry = Registry(settings.default_model, self._decoders)
         self.predict = Predict(self.registry, self.metrics, settings)
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)
-        self._pixels = Budget(settings.max_pixels_in_flight)
-        self._batcher = Batcher(settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3)
+        self._batcher = Batcher(self.metrics, settings.probe_interval_ms / 1e3)
         self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.registry.register(self.registry)
+        self.metrics.registry.register(self._decoders)
         self.metrics.held("body_bytes_in_flight", "Bytes of request bodies held in memory", self.body_bytes)
-        self.metrics.held("pixels_in_flight", "Pixels being decoded", self._pixels)
 
     async def __aenter__(self) -> Self:
+        self._decoders.start()
         self.loading = asyncio.create_task(self._load_all())
         return self
 
@@ -47,6 +49,7 @@ class Runtime:
         self.drain()
         self.loading.cancel()
         await asyncio.gather(self.loading, return_exceptions=True)
+        self._decoders.close()
         self._batcher.close()
 
     def drain(self) -> None:
@@ -64,7 +67,7 @@ class Runtime:
             return asyncio.run_coroutine_threadsafe(self._batcher.try_out(work), loop).result()
 
         try:
-            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._pixels, run_alone)
+            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._decoders, run_alone)
         except Exception as error:
             self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
             if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):

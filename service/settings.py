@@ -71,16 +71,18 @@ class _Devices(_Group):
         ge=1,
         description="threads that infer on the CPU; one for each CPU allowed if left out",
     )
-    decode_threads: int = Field(
+    decoders: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="threads that decode images; one for each CPU allowed if left out",
+        description="processes that decode ordinary pictures; one for each CPU allowed if left out",
     )
     decode: Literal["exact", "fast"] = Field(
         "fast", description="exact decodes every pixel; fast decodes large JPEGs at a fraction of their size"
     )
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="pixels of the largest picture")
-    max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels decoded at a time, of all requests")
+    decode_memory_mb: int = Field(
+        1024, ge=512, description="MB that the decoder of unusual pictures may take; the others take a quarter each"
+    )
     cache: Path = Field(
         default_factory=_user_cache,
         description="folder for what a start compiled and measured; ~/.cache/inferception if left out",

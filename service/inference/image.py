@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-from pydantic import Field
 
-from service.budget import Budget
-from service.errors import ImageTooLarge, InvalidImage
+from service.errors import InvalidImage
+from service.inference.picture_cost import check_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -43,7 +43,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 class Preprocessing:
     """timm's terms for evaluation. ``crop_mode`` "center" resizes by ``crop_pct`` and crops, "squash" takes it all."""
 
-    crop_pct: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+    crop_pct: Annotated[float, Gt(0.0), Le(1.0)]
     crop_mode: Literal["center", "squash"]
     interpolation: Literal["bilinear", "bicubic"]
 
@@ -84,8 +84,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise InvalidImage(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # each of Pillow's parsers raises what it likes on damaged headers
         raise InvalidImage(f"the image's header is damaged: {error}") from error
-    if image.width * image.height > max_pixels:
-        raise ImageTooLarge(f"the picture has {image.width}x{image.height} pixels, more than the {max_pixels} allowed")
+    check_size(image.width, image.height, max_pixels)
     return image
 
 
@@ -122,7 +121,6 @@ def decode(
     out: NDArray[np.uint8],
     preprocessing: Preprocessing,
     max_pixels: int,
-    in_flight: Budget,
     fast: bool = False,
 ) -> None:
     """Decode ``data`` into ``out``, uint8 ``[size, size, 3]`` RGB: upright, over white, the first frame.
@@ -130,12 +128,10 @@ def decode(
     ``fast`` lets a large JPEG be decoded at a fraction of its size before it is resampled, in about half the time. Its
     pixels then differ by a few levels from those of the whole picture.
 
-    Raises InvalidImage for what is no image, is damaged or ends early. Raises ImageTooLarge before decoding. Several
-    threads may call this at a time and run in parallel: Pillow decodes and resamples without the GIL. ``in_flight``
-    bounds the pixels that all threads decode at a time, and each thread waits for its share.
+    Raises InvalidImage for what is no image, is damaged or ends early. Raises ImageTooLarge before decoding.
     """
     size = out.shape[0]
-    with _open(data, max_pixels) as image, in_flight.hold(image.width * image.height):
+    with _open(data, max_pixels) as image:
         full = image.size
         times = _draft(image, size, preprocessing) if fast else 1
         try:

@@ -5,7 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -55,11 +55,10 @@ def _then(loop: asyncio.AbstractEventLoop, work: Callable[[], T], finish: Callab
 class Batcher:
     """Decodes images and runs the batches of all models. All methods are for the event loop's thread."""
 
-    def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float) -> None:
+    def __init__(self, metrics: Metrics, probe_interval_s: float) -> None:
         self.scheduler = Scheduler()
         self._metrics = metrics
         self._probe_interval_s = probe_interval_s
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
         self._runners: list[ThreadPoolExecutor] = []
         self._served: dict[Model, Served] = {}
         self._admissions: dict[Ticket, Admission] = {}
@@ -89,8 +88,10 @@ class Batcher:
         """Raise what ``classify`` would raise at once. This costs little, so it comes before a body is read."""
         self.scheduler.check(served.model, deadline, priority, asyncio.get_running_loop().time())
 
-    async def classify(self, served: Served, decode: Decode, deadline: float, priority: Priority) -> Answer:
-        """Run ``decode`` on a row in a decoder thread, and wait for the batch that the image then joins.
+    async def classify(
+        self, served: Served, decoders: Executor, decode: Decode, deadline: float, priority: Priority
+    ) -> Answer:
+        """Run ``decode`` on a row in one of the threads ``decoders``, and wait for the batch that the image then joins.
 
         Raises at once QueueFull, DeadlineUnmeetable or Unavailable. Raises later what ``decode`` raised,
         InferenceFailed, QueueFull when the image is shed, DeadlineExceeded when it is dropped, Unavailable when its
@@ -101,7 +102,7 @@ class Batcher:
         try:
             loop = asyncio.get_running_loop()
             admission.touch("decode")
-            self._decoders.submit(_then, loop, admission.decode_row, finish)
+            admission.decoding = decoders.submit(_then, loop, admission.decode_row, finish)
             return await admission.answer
         finally:
             admission.leave()
@@ -132,8 +133,8 @@ class Batcher:
         """Stop the threads, once they have done what waits for them."""
         for probe in self._probes.values():
             probe.cancel()
-        for threads in (self._decoders, *self._runners):
-            threads.shutdown()
+        for runner in self._runners:
+            runner.shutdown()
 
     def _add_runners(self) -> None:
         for number in range(len(self._runners), self.scheduler.slots):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.budget import Budget
 from service.errors import ImageTooLarge, InvalidImage
 from service.inference.image import Preprocessing, crop_box, decode
 
@@ -23,7 +22,7 @@ def decoded(
     data: bytes, preprocessing: Preprocessing = CENTER, max_pixels: int = 50_000_000, *, fast: bool = False
 ) -> NDArray[np.uint8]:
     out = np.full((SIZE, SIZE, 3), 7, np.uint8)
-    decode(data, out, preprocessing, max_pixels, Budget(max_pixels), fast)
+    decode(data, out, preprocessing, max_pixels, fast)
     return out
 
 
