@@ -20,7 +20,7 @@ from service.inference.manifest import Manifest, Prediction, read_labels, read_m
 from service.inference.placement import Alone, Placement, place
 from service.inference.warm_up import GoldenSamples, warm_up
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batch_queue import BatchQueue, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
@@ -79,20 +79,20 @@ class Classifier:
             await self._unasked.wait()
         await self._batcher.remove(self.served)
 
-    def check(self, deadline: float, priority: Priority) -> None:
+    def check(self, terms: Terms) -> None:
         """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
-        self._batcher.check(self.served, deadline, priority)
+        self._batcher.check(self.served, terms)
 
-    async def classify(self, image: bytes, deadline: float, priority: Priority) -> Answer:
-        """Classify one encoded image. ``deadline`` is in seconds on the event loop's clock.
+    async def classify(self, image: bytes, terms: Terms) -> Answer:
+        """Classify one encoded image. The deadline is in seconds on the event loop's clock.
 
         Raises InvalidImage, ImageTooLarge, UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or
         InferenceFailed. Cancelling is safe at any moment.
         """
-        until = time.monotonic() + deadline - asyncio.get_running_loop().time()
+        until = time.monotonic() + terms.deadline - asyncio.get_running_loop().time()
         with self._decoders.admit(image) as pool:
             decode = functools.partial(pool.decode, image, self._how, until)
-            answer = await self._batcher.classify(self.served, pool.threads, decode, deadline, priority)
+            answer = await self._batcher.classify(self.served, pool.threads, decode, terms)
         if math.isnan(answer.probabilities[0]):  # then the softmax made all of them so
             raise InferenceFailed("the model's answer to this image is not a number")
         return answer

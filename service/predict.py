@@ -8,6 +8,7 @@ The rules:
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,18 +18,17 @@ from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceErro
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import Priority
+from service.scheduling.batch_queue import Priority, Terms
 from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class Question:
-    """What one client asks of one model until ``deadline``, in seconds on the event loop's clock."""
+    """What one client asks of one model. The deadline in ``terms`` is in seconds on the event loop's clock."""
 
     classifier: Classifier
     timeout_s: float
-    deadline: float
-    priority: Priority
+    terms: Terms
     _metrics: Metrics
 
     @asynccontextmanager
@@ -39,8 +39,8 @@ class Question:
         """
         try:
             with self.classifier.asked():
-                async with asyncio.timeout_at(self.deadline):
-                    self.classifier.check(self.deadline, self.priority)
+                async with asyncio.timeout_at(self.terms.deadline):
+                    self.classifier.check(self.terms)
                     yield
         except ServiceError as error:
             self.count(error)
@@ -54,18 +54,25 @@ class Question:
 
     async def answer(self, image: bytes) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
-        answer = await self.classifier.classify(image, self.deadline, self.priority)
+        return await self._answer(image, self.terms)
+
+    async def _answer(self, image: bytes, terms: Terms) -> Answer:
+        answer = await self.classifier.classify(image, terms)
         self._metrics.images.labels(self.classifier.name, "ok").inc()
         for stage, seconds in answer.stages.items():
             self._metrics.stage.labels(stage).observe(seconds)
         return answer
 
     async def answers(self, images: Sequence[bytes]) -> list[Answer | ServiceError]:
-        """Classify several encoded images. An image that fails has its error in its place."""
+        """Classify several encoded images. An image that fails has its error in its place.
+
+        The images wait for each other, so only the question's own wait is bounded by its terms.
+        """
+        patient = self.terms._replace(max_wait=math.inf)
 
         async def outcome(image: bytes) -> Answer | ServiceError:
             try:
-                return await self.answer(image)
+                return await self._answer(image, patient)
             except ServiceError as error:
                 self.count(error)
                 return error.with_traceback(None)  # its frames hold the encoded images
@@ -93,8 +100,12 @@ class Predict:
     settings: Settings
 
     def question(self, model: str | None, version: int | None, timeout_ms: int | None, priority: Priority) -> Question:
-        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises."""
+        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises.
+
+        Without ``timeout_ms``, nobody said how long an answer is worth waiting for: the wait is bounded as well.
+        """
         classifier = self.registry.find(model, version)
         timeout_s = min(timeout_ms or self.settings.default_timeout_ms, self.settings.max_timeout_ms) / 1e3
         deadline = asyncio.get_running_loop().time() + timeout_s
-        return Question(classifier, timeout_s, deadline, priority, self.metrics)
+        max_wait = math.inf if timeout_ms else self.settings.max_wait_ms / 1e3
+        return Question(classifier, timeout_s, Terms(deadline, priority, max_wait), self.metrics)

@@ -122,6 +122,9 @@ class _Requests(_Group):
     max_timeout_ms: int = Field(
         60_000, ge=1, description="longest deadline in ms; a longer one that a request sets is cut to this"
     )
+    max_wait_ms: int = Field(
+        1_000, ge=1, description="a request that sets no deadline is refused if it would wait for more ms than this"
+    )
     body_timeout_ms: int = Field(5_000, ge=1, description="ms in which a body must arrive")
     max_body_bytes: int = Field(20_000_000, ge=1, description="bytes of the largest body")
     max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bytes of bodies held at a time, in all")

@@ -16,7 +16,7 @@ from service import tracing
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.scheduling.admission import Admission, Answer, Decode
-from service.scheduling.batch_queue import Priority, Ticket
+from service.scheduling.batch_queue import Terms, Ticket
 from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model, Run, Scheduler, Trial
 from service.sessions import Session
@@ -84,20 +84,18 @@ class Batcher:
         self.scheduler.remove(model)
         del self._served[model]
 
-    def check(self, served: Served, deadline: float, priority: Priority) -> None:
+    def check(self, served: Served, terms: Terms) -> None:
         """Raise what ``classify`` would raise at once. This costs little, so it comes before a body is read."""
-        self.scheduler.check(served.model, deadline, priority, asyncio.get_running_loop().time())
+        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time())
 
-    async def classify(
-        self, served: Served, decoders: Executor, decode: Decode, deadline: float, priority: Priority
-    ) -> Answer:
+    async def classify(self, served: Served, decoders: Executor, decode: Decode, terms: Terms) -> Answer:
         """Run ``decode`` on a row in one of the threads ``decoders``, and wait for the batch that the image then joins.
 
         Raises at once QueueFull, DeadlineUnmeetable or Unavailable. Raises later what ``decode`` raised,
         InferenceFailed, QueueFull when the image is shed, DeadlineExceeded when it is dropped, Unavailable when its
         model is given up.
         """
-        admission = self._admit(served, decode, deadline, priority)
+        admission = self._admit(served, decode, terms)
         finish = functools.partial(self._finish_decoding, admission)
         try:
             loop = asyncio.get_running_loop()
@@ -147,15 +145,15 @@ class Batcher:
         self.scheduler.tried_out(trial, asyncio.get_running_loop().time())
         self._start()
 
-    def _admit(self, served: Served, decode: Decode, deadline: float, priority: Priority) -> Admission:
+    def _admit(self, served: Served, decode: Decode, terms: Terms) -> Admission:
         """Take a place in the queue and a row."""
         loop = asyncio.get_running_loop()
-        wait = self.scheduler.wait(served.model, priority, loop.time())
+        wait = self.scheduler.wait(served.model, terms.priority, loop.time())
         row = served.pixels.lease()
         if row is None:
             raise QueueFull("no memory for another picture", retry_after=wait)
         try:
-            ticket, shed = self.scheduler.admit(served.model, deadline, priority, loop.time())
+            ticket, shed = self.scheduler.admit(served.model, terms, loop.time())
         except ServiceError:
             served.pixels.give_back(row)
             raise

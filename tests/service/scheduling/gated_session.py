@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.metrics import Metrics
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batch_queue import BatchQueue, Priority, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
@@ -121,7 +121,7 @@ async def ask(
         pixels[...] = value
 
     deadline = asyncio.get_running_loop().time() + 1000.0
-    return await batcher.classify(to, batcher.decoders, decode or fill, deadline, priority)
+    return await batcher.classify(to, batcher.decoders, decode or fill, Terms(deadline, priority))
 
 
 async def queued(batcher: DecodingBatcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:
