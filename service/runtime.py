@@ -133,12 +133,12 @@ class Runtime:
         await self._load_versions(folders)
 
     async def _load_versions(self, folders: Sequence[Path]) -> None:
-        """Load versions in turn. Raises the last StartupError when the settings can't be met by any of them."""
-        refused: StartupError | None = None
+        """Load versions in turn. Raises StartupError when none is served, and the settings are a cause."""
+        refused: str | None = None  # no error, which would keep what was loaded until then
         for folder in folders:
             try:
                 await self.load(folder)
             except StartupError as error:
-                refused = error
+                refused = str(error)
         if refused is not None and not any(self.registry):
-            raise refused
+            raise StartupError(refused)
