@@ -22,7 +22,7 @@ START_S = 120.0
 
 @dataclass
 class Server:
-    """A process that announces ``ready at http://...``. ``url`` is empty until then."""
+    """A process that announces ``ready at http://...``, or that it is not ready. ``url`` is empty until it is ready."""
 
     process: subprocess.Popen[str]
     url: str = ""
@@ -37,7 +37,8 @@ class Server:
                 continue
             found = re.search(r"ready at (http://\S+)", line)
             if found:
-                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all addresses
+                self.url = found[1]
+            if found or "it is not ready: " in line:
                 self.announced.set()
         self.announced.set()
 

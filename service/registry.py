@@ -15,7 +15,7 @@ class Registry(Collector):
     """The published versions by name and number, and why the other versions are not served."""
 
     def __init__(self, default_model: str | None, decoders: Decoders) -> None:
-        self.failures: dict[tuple[str, int], str] = {}
+        self.failures: dict[tuple[str, int], str] = {}  # 0 is no version: the model's folder can't be read
         self.phase: Literal["loading", "serving", "draining"] = "loading"
         self.start_failed: str | None = None  # why no model will be served
         self._default_model = default_model
@@ -65,12 +65,13 @@ class Registry(Collector):
             return versions[max(versions)]
         if version in versions:
             return versions[version]
-        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
-        if failed and version in (None, *failed):
-            raise Unavailable(failed[max(failed) if version is None else version])
         if name not in known:
             raise ModelNotFound(f"no model {name!r}; there is {', '.join(known)}")
-        raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, versions))}")
+        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
+        reason = failed.get(version or max(failed, default=0), failed.get(0))
+        if reason is not None:
+            raise Unavailable(reason)
+        raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, sorted(versions)))}")
 
     @property
     def draining(self) -> bool:

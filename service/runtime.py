@@ -5,7 +5,7 @@ An ASGI lifespan enters the runtime. Only the event loop publishes and retires. 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from service.budget import Budget
 from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
 from service.inference.decoders import Decoders
+from service.inference.repository import model_folders, version_folders
 from service.metrics import Metrics
 from service.predict import Predict
 from service.registry import Registry
@@ -69,10 +70,10 @@ class Runtime:
         try:
             classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._decoders, run_alone)
         except Exception as error:
-            self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
+            self.registry.failures[folder.parent.name, int(folder.name)] = str(error) or repr(error)
+            log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, StartupError))
             if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):
                 raise
-            log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, InvalidManifest))
             return
         self._batcher.add(classifier.served)
         replaced = self.registry.publish(classifier)
@@ -117,18 +118,27 @@ class Runtime:
 
     async def _load_repository(self) -> None:
         repository, default = self.settings.model_repository, self.settings.default_model
-        folders = sorted(version_folders(repository))
-        if not folders:
+        folders: list[Path] = []
+        for model in model_folders(repository):
+            try:
+                folders += version_folders(model)
+            except InvalidManifest as error:
+                self.registry.failures[model.name, 0] = str(error)
+                log.error("not serving %s: %s", model, error)
+        names = sorted({*(folder.parent.name for folder in folders), *(name for name, _ in self.registry.failures)})
+        if not names:
             raise StartupError(f"no models in {repository}: run `make export` first")
-        names = dict.fromkeys(folder.parent.name for folder in folders)
         if default is not None and default not in names:
             raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
+        await self._load_versions(folders)
+
+    async def _load_versions(self, folders: Sequence[Path]) -> None:
+        """Load versions in turn. Raises StartupError when none is served, and the settings are a cause."""
+        refused: str | None = None  # no error, which would keep what was loaded until then
         for folder in folders:
-            await self.load(folder)
-
-
-def version_folders(repository: Path) -> Iterator[Path]:
-    """Yield the folder of every version of every model in a model repository."""
-    for folder in repository.glob("*/*"):
-        if folder.is_dir() and folder.name.isdecimal() and not folder.parent.name.startswith("."):
-            yield folder
+            try:
+                await self.load(folder)
+            except StartupError as error:
+                refused = str(error)
+        if refused is not None and not any(self.registry):
+            raise StartupError(refused)

@@ -9,20 +9,16 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+from service.cgroup import cpu_quota
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity mask, or its cgroup's quota if that is smaller.
+    """Return how many CPUs this process may use: its affinity mask, or its control groups' quota if that is smaller.
 
     ``os.cpu_count()`` would give the host's, and a pool sized by it thrashes inside a container.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if _CGROUP_CPU_MAX.is_file():
-        quota, period = _CGROUP_CPU_MAX.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, math.ceil(int(quota) / int(period)))
-    return max(1, cpus)
+    return max(1, math.ceil(min(cpus, cpu_quota())))
 
 
 def _user_cache() -> Path:
@@ -38,6 +34,13 @@ class _Group(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="INFERCEPTION_", env_ignore_empty=True, cli_kebab_case=True, frozen=True, extra="forbid"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("must not be empty")
+        return value
 
 
 class _Models(_Group):

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import shlex
 import socket
 from types import FrameType
 
@@ -54,13 +55,19 @@ class DrainingServer(uvicorn.Server):
             return
         gc.collect()
         gc.freeze()  # what is there now stays: later collections need not walk it
+        print(self._announcement(), flush=True)  # noqa: T201 - for the person who started the server
+
+    def _announcement(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://{host}:{port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nobody can ask "all addresses"
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if (unready := self._runtime.registry.unready) is not None:
+            return f"\n  Inferception listens at {url}, but it is not ready: {unready}\n"
         lines = [f"\n  Inferception is ready at {url}  (API at {url}/docs). Try it:\n"]
         for classifier in self._runtime.registry:
-            sample = classifier.folder / classifier.manifest.golden[0].file
-            lines.append(f"    curl -F file=@{sample} '{url}/classify?model={classifier.name}&top_k=2'")
-        print("\n".join(lines), "\n", flush=True)  # noqa: T201 - for the person who started the server
+            sample = shlex.quote(f"file=@{classifier.folder / classifier.manifest.golden[0].file}")
+            lines.append(f"    curl -F {sample} '{url}/classify?model={classifier.name}&top_k=2'")
+        return "\n".join([*lines, "\n"])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal. uvicorn would raise the signal again after it stopped, but a good drain is exit code 0."""
