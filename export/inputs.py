@@ -27,7 +27,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it so") from error
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        label = line.strip(" \t")
+        label = line.strip()
         if not label:
             raise ValueError(f"{path}, line {number} is empty; each line must name a class")
         if stray := _STRAY.search(label):

@@ -46,6 +46,7 @@ def test_labels_keep_their_own_signs(tmp_path: Path) -> None:
         (b"0\tcup\n1\tfork\n", r"labels\.txt, line 1 contains the character '\\t'"),
         (b"cup\n\nfork\n", r"labels\.txt, line 2 is empty"),
         (b"cup\nfork\n  \n", r"labels\.txt, line 3 is empty"),
+        ("cup\n\u00a0\nfork\n".encode(), r"labels\.txt, line 2 is empty"),
         (b"cup\nfork\ncup\n", r"labels\.txt, line 3 repeats 'cup' of line 1"),
         (b"cup\nfork\n cup", r"labels\.txt, line 3 repeats 'cup' of line 1"),
         (b"", r"labels\.txt must name at least 2 classes, not 0"),
