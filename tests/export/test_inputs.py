@@ -106,6 +106,7 @@ def test_a_hidden_folder_above_the_photos_does_not_hide_them(photos: list[Photo]
         ("cut.png", png(Image.effect_noise((300, 300), 90))[:20_000], "truncated"),
         ("deep.png", png(Image.fromarray(np.full((8, 8), 40_000, np.uint16))), "more than 8 bits a channel"),
     ],
+    ids=lambda value: "file" if isinstance(value, bytes) else None,
 )
 def test_a_photo_that_can_not_calibrate_is_named(name: str, content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

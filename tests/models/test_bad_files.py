@@ -58,6 +58,7 @@ def error_of(path: Path) -> str:
         (pickle.dumps({"fc.weight": [1.0]}), "is a pickle that torch.save did not write"),
         (b"Not found", "is of no known format: it starts with b'Not found'"),
     ],
+    ids=lambda value: "file" if isinstance(value, bytes) else None,
 )
 def test_a_file_that_is_no_weights_says_what_it_is(suffix: str, content: bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
@@ -74,6 +75,7 @@ def test_a_file_that_is_no_weights_says_what_it_is(suffix: str, content: bytes, 
         (zipped("config.json", "model.weights.h5"), "is a Keras archive; its name must end in .keras"),
         (b"\x89HDF\r\n\x1a\n and so on", "is an HDF5 file; its name must end in .h5"),
     ],
+    ids=lambda value: "file" if isinstance(value, bytes) else None,
 )
 def test_weights_under_a_wrong_name_say_the_right_one(content: bytes, told: str, tmp_path: Path) -> None:
     for suffix in SUFFIXES:
