@@ -43,6 +43,7 @@ def runtime(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     asyncio.run(loaded._load_all())
     loaded._batcher.scheduler._slots[0].busy = True
     yield loaded
+    loaded._decoders.close()
     loaded._batcher.close()
 
 
@@ -181,13 +182,14 @@ async def test_an_unexpected_error_is_counted_as_500(runtime: Runtime, monkeypat
     assert await send(runtime, b"") == {"requests 500": 1, "status": 500}
 
 
+DECODE = "service.inference.decoders.DecoderPool.decode"
+
+
 def no_memory(*_: object, **__: object) -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize(
-    "where", ["service.http.body.Body.files", "PIL.Image.open", "PIL.JpegImagePlugin.JpegImageFile.load"]
-)
+@pytest.mark.parametrize("where", ["service.http.body.Body.files", DECODE])
 async def test_a_lack_of_memory_is_the_server_s(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     model = runtime.registry.find("xception")
     photo = (model.folder / model.manifest.golden[0].file).read_bytes()
@@ -198,7 +200,7 @@ async def test_a_lack_of_memory_is_the_server_s(runtime: Runtime, monkeypatch: p
 async def test_a_lack_of_memory_fails_the_images_that_lack_it(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("PIL.Image.open", no_memory)
+    monkeypatch.setattr(DECODE, no_memory)
     question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
     async with question.asked():
         errors = await question.answers([b"one", b"two"])
