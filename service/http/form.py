@@ -1,5 +1,7 @@
 """Reads a form (``multipart/form-data``, RFC 7578) while it arrives. Every part that was sent counts, or is refused."""
 
+import logging
+import re
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from email.message import Message
@@ -9,6 +11,8 @@ from typing import NamedTuple
 from python_multipart import MultipartParser
 
 from service.errors import InvalidParameter, UnsupportedType
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings are what the client is told
 
 FIELD = "file"  # the name of every part
 _AS_THEY_ARE = ("binary", "8bit", "7bit")  # transfer encodings that change no byte
@@ -27,10 +31,15 @@ async def read_form(content_type: str, chunks: AsyncIterable[bytes], max_files: 
     Raises InvalidParameter for a form that breaks the format, ends early, has no file, or has a part that nothing
     reads; UnsupportedType for a part that is encoded.
     """
-    parts = _Parts(max_files)
+    boundary, parts, seen = _boundary(content_type), _Parts(max_files), b"\r\n"
     try:
-        parser = parts.parser(_boundary(content_type))
+        parser = parts.parser(boundary)
+        # RFC 2046: a boundary begins no other line. The parser would bear it, at a microsecond for each byte.
+        other = re.compile(rb"\r\n--%b(?!\r\n|--|\r?\Z|-?\Z)" % re.escape(boundary))
         async for chunk in chunks:
+            seen = seen[-len(boundary) - len("\r\n--\r") :] + chunk
+            if other.search(seen):
+                raise InvalidParameter("the multipart body is broken: its boundary begins a line of a part")
             parser.write(chunk)
     except ValueError as error:  # the parser's own errors are such, and those of a charset that is none
         raise InvalidParameter(f"the multipart body is broken: {error}") from error
@@ -41,11 +50,11 @@ async def read_form(content_type: str, chunks: AsyncIterable[bytes], max_files: 
     return [File(name, bytes(data)) for name, data in parts.files]
 
 
-def _boundary(content_type: str) -> str:
+def _boundary(content_type: str) -> bytes:
     head = Message()
     head["Content-Type"] = content_type
     if boundary := head.get_boundary():
-        return boundary
+        return boundary.encode("latin-1", "replace")
     raise InvalidParameter("the Content-Type of the multipart body names no boundary")
 
 
@@ -60,7 +69,7 @@ class _Parts:
     _name: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
 
-    def parser(self, boundary: str) -> MultipartParser:
+    def parser(self, boundary: bytes) -> MultipartParser:
         return MultipartParser(
             boundary,
             {

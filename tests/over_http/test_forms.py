@@ -78,6 +78,8 @@ def test_a_form_without_its_end_is_refused(client: httpx2.Client, end: bytes) ->
         (part(FILE, b"x").replace(b"\r\n", b"\n"), "broken"),
         (b"", "no part named 'file'"),
         (33 * part(FILE, b"x"), "32 files"),
+        (part(FILE, b"x\r\n--begun"), "boundary begins a line"),
+        (part(FILE, b"x\r\n--b \r\n"), "boundary begins a line"),
     ],
 )
 def test_a_form_that_is_not_understood_is_refused(client: httpx2.Client, body: bytes, detail: str) -> None:
