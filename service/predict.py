@@ -8,18 +8,31 @@ The rules:
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.classifier import Classifier
-from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError
+from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import Priority, Terms
 from service.settings import Settings
+
+log = logging.getLogger("inferception")
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Raise Unavailable for a lack of memory in the block."""
+    try:
+        yield
+    except MemoryError:
+        log.exception("no memory left")
+        raise Unavailable("the server has no memory left") from None
 
 
 @dataclass(frozen=True)
@@ -35,10 +48,11 @@ class Question:
     async def asked(self) -> AsyncIterator[None]:
         """Check admission, then let the block read the images and get their answers.
 
-        Raises what ``Classifier.check`` raises, and DeadlineExceeded once the deadline has passed.
+        Raises what ``Classifier.check`` raises, DeadlineExceeded once the deadline has passed, and Unavailable when
+        no memory is left.
         """
         try:
-            with self.classifier.asked():
+            with self.classifier.asked(), _memory():
                 async with asyncio.timeout_at(self.terms.deadline):
                     self.classifier.check(self.terms)
                     yield
@@ -57,7 +71,8 @@ class Question:
         return await self._answer(image, self.terms)
 
     async def _answer(self, image: bytes, terms: Terms) -> Answer:
-        answer = await self.classifier.classify(image, terms)
+        with _memory():
+            answer = await self.classifier.classify(image, terms)
         self._metrics.images.labels(self.classifier.name, "ok").inc()
         for stage, seconds in answer.stages.items():
             self._metrics.stage.labels(stage).observe(seconds)
@@ -75,7 +90,8 @@ class Question:
                 return await self._answer(image, patient)
             except ServiceError as error:
                 self.count(error)
-                return error.with_traceback(None)  # its frames hold the encoded images
+                error.__context__ = None
+                return error.with_traceback(None)  # the frames hold the encoded images
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(outcome(image)) for image in images]

@@ -1,6 +1,7 @@
 """Every setting, its default and its bounds. Built once, in ``__main__``."""
 
 import inspect
+import ipaddress
 import math
 import os
 from pathlib import Path
@@ -116,6 +117,24 @@ class _Server(_Group):
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"
     )
     probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
+    root_path: str | None = Field(
+        None, pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="path prefix that a proxy removes"
+    )
+    trusted_proxies: str | None = Field(
+        None, description="proxies whose X-Forwarded-For and -Proto count, as 10.0.0.0/8,127.0.0.1; none if left out"
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^(\*|https?://[^/\s,]+(,https?://[^/\s,]+)*)$",
+        description="web pages that browsers let ask, as https://a.example,https://b.example, or *; none if left out",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, trusted_proxies: str | None) -> str | None:
+        for proxy in trusted_proxies.split(",") if trusted_proxies else []:
+            ipaddress.ip_network(proxy.strip())  # uvicorn would take what is none for a name, which no client has
+        return trusted_proxies
 
 
 class _Requests(_Group):
@@ -128,7 +147,8 @@ class _Requests(_Group):
     max_wait_ms: int = Field(
         1_000, ge=1, description="a request that sets no deadline is refused if it would wait for more ms than this"
     )
-    body_timeout_ms: int = Field(5_000, ge=1, description="ms in which a body must arrive")
+    body_timeout_ms: int = Field(5_000, ge=1, description="ms in which some more of a body must arrive")
+    min_body_rate: int = Field(8_000, ge=1, description="bytes a second of a body, on average after body_timeout_ms")
     max_body_bytes: int = Field(20_000_000, ge=1, description="bytes of the largest body")
     max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bytes of bodies held at a time, in all")
     max_files: int = Field(32, ge=1, description="files in one multipart request")

@@ -19,7 +19,8 @@ _MAX_HEAD_BYTES = 64 * 1024
 
 async def _unless_health(refuse: ASGIApp, serve: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse all but health checks: a server with too many clients is alive, and must not be restarted for it."""
-    await (serve if scope["path"].startswith("/health/") else refuse)(scope, receive, send)
+    path = scope["path"].removeprefix(scope["root_path"])
+    await (serve if path.startswith("/health/") else refuse)(scope, receive, send)
 
 
 class _BoundedConnection(HttpToolsProtocol):

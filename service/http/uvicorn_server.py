@@ -35,7 +35,9 @@ class DrainingServer(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nothing here asks who the client is
+            root_path=settings.root_path or "",
+            proxy_headers=settings.trusted_proxies is not None,
+            forwarded_allow_ips=settings.trusted_proxies,
             http=bounded_connection(settings.max_connections, arrival_s, runtime.metrics),
         )
         super().__init__(config)

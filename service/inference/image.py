@@ -80,6 +80,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header. Raises InvalidImage, or ImageTooLarge for the size that the header declares."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except MemoryError:
+        raise
     except UnidentifiedImageError as error:
         raise InvalidImage(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # each of Pillow's parsers raises what it likes on damaged headers
@@ -137,6 +139,8 @@ def decode(
         try:
             image.load()
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        except MemoryError:
+            raise
         except Exception as error:  # as above, for damaged pixels
             raise InvalidImage(f"the image is damaged or ends early: {error}") from error
         if orientation not in _UPRIGHT:

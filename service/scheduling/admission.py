@@ -58,7 +58,7 @@ class Admission:
         start = time.perf_counter()
         try:
             decode(self.pixels[self.row])
-        except ServiceError as error:
+        except (ServiceError, MemoryError) as error:
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
         except BaseException as error:

@@ -41,6 +41,8 @@ def _run(session: Session, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float3
         probabilities = session.run(pixels)
         if len(probabilities) != len(pixels):
             raise InferenceFailed(f"{len(pixels)} images went in, {len(probabilities)} answers came out")
+    except MemoryError as error:
+        return error.with_traceback(None), started, time.perf_counter()
     except BaseException as error:
         log.exception("a batch failed")
         return InferenceFailed(f"the model failed: {error}"), started, time.perf_counter()
@@ -209,7 +211,7 @@ class Batcher:
         for i, admission in enumerate(admissions):
             admission.let_go()
             if isinstance(outcome, Exception):
-                admission.fail(InferenceFailed(str(outcome)))  # one each: raising adds to an error
+                admission.fail(type(outcome)(str(outcome)))  # one each: raising adds to an error
             else:
                 admission.succeed(outcome[i], len(admissions), started, ended)
         name = run.model.name

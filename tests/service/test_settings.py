@@ -93,6 +93,24 @@ def test_cuda_graphs_are_refused_where_nothing_would_record_them(device: str) ->
     assert Settings(device="cuda", cuda_graphs=True).cuda_graphs
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"root_path": "api"},
+        {"root_path": "/api/"},
+        {"root_path": "/é"},
+        {"trusted_proxies": "proxy.example"},
+        {"trusted_proxies": "10.0.0.1/8"},
+        {"cors_origins": "a.example"},
+        {"cors_origins": "https://a.example/"},
+        {"cors_origins": "https://a.example,*"},
+    ],
+)
+def test_what_would_match_nothing_is_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate(setting)
+
+
 @pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (6, [6, 3, 1]), (8, [8, 4, 2, 1])])
 def test_batch_sizes_go_down_to_one(largest: int, sizes: list[int]) -> None:
     assert Settings(max_batch_size=largest).batch_sizes == sizes

@@ -217,3 +217,15 @@ def test_fast_leaves_small_pictures_and_other_formats_as_they_are(photo: Image.I
     for picture, kind in ((photo.resize((400, 300)), "JPEG"), (photo, "PNG")):
         data = encoded(picture, kind)
         assert np.array_equal(decoded(data, fast=True), decoded(data))
+
+
+@pytest.mark.parametrize("where", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
+def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    data = encoded(Image.new("RGB", (SIZE, SIZE)))
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, no_memory)
+    with pytest.raises(MemoryError):
+        decoded(data)
