@@ -84,8 +84,8 @@ class Classifier:
     async def classify(self, image: bytes, deadline: float, priority: Priority) -> Answer:
         """Classify one encoded image. ``deadline`` is in seconds on the event loop's clock.
 
-        Raises InvalidImage, ImageTooLarge, Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling
-        is safe at any moment.
+        Raises InvalidImage, UnsupportedType, ImageTooLarge, Unavailable, Overloaded, DeadlineExceeded or
+        InferenceFailed. Cancelling is safe at any moment.
         """
         decoding = functools.partial(self._decoder, image)
         answer = await self._batcher.classify(self.served, decoding, deadline, priority)
@@ -113,6 +113,7 @@ def load(folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: B
         max_pixels=settings.max_pixels,
         in_flight=pixels_in_flight,
         fast=settings.decode == "fast",
+        formats=settings.formats.split(","),
     )
     placement = place(folder, manifest, settings, run_alone)
     golden = GoldenSamples.read(folder, manifest, placement.variant, decoder)
