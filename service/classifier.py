@@ -111,7 +111,9 @@ def load(folder: Path, settings: Settings, batcher: Batcher, decoders: Decoders,
     """
     manifest = read_manifest(folder)
     labels = read_labels(folder, manifest.labels)
-    how = How(manifest.preprocessing, settings.max_pixels, settings.decode == "fast")
+    how = How(
+        manifest.preprocessing, settings.max_pixels, settings.decode == "fast", tuple(settings.formats.split(","))
+    )
     placement = place(folder, manifest, settings, run_alone)
     golden = GoldenSamples.read(folder, manifest, placement.variant, functools.partial(decoders.decode, how))
     batch_s = warm_up(placement, golden, settings.batch_sizes, run_alone)

@@ -83,6 +83,11 @@ class _Devices(_Group):
     decode: Literal["exact", "fast"] = Field(
         "fast", description="exact decodes every pixel; fast decodes large JPEGs at a fraction of their size"
     )
+    formats: str = Field(
+        "JPEG,PNG,WEBP,GIF,BMP,TIFF,AVIF",
+        pattern=r"^(JPEG|PNG|WEBP|GIF|BMP|TIFF|AVIF)(,(JPEG|PNG|WEBP|GIF|BMP|TIFF|AVIF))*$",
+        description="formats of pictures that are read, as JPEG,PNG",
+    )
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="pixels of the largest picture")
     decode_memory_mb: int = Field(
         1024, ge=512, description="MB that the decoder of unusual pictures may take; the others take a quarter each"

@@ -9,12 +9,14 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import numpy as np
 
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedType
+from service.inference.formats import FORMATS
 from service.inference.image import Preprocessing, decode
 
 # A picture's own faults. Whoever asks gets such an error as it is.
@@ -27,6 +29,7 @@ class How(NamedTuple):
     preprocessing: Preprocessing
     max_pixels: int
     fast: bool
+    formats: Sequence[str] = FORMATS
 
 
 def main(socket: int, memory_mb: int, niceness: int) -> None:

@@ -35,6 +35,10 @@ def test_a_huge_picture_is_refused_by_its_header(client: httpx2.Client) -> None:
     assert_problem(classify(client, _huge_png_header()), 413, "pixels")
 
 
+def test_a_picture_of_a_kind_that_is_not_read(client: httpx2.Client) -> None:
+    assert_problem(classify(client, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), 415, "this is HEIC")
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
 def test_wrong_content_type(client: httpx2.Client, kind: str) -> None:
     answer = client.post("/classify?model=xception", content=b"x", headers={"Content-Type": kind})
