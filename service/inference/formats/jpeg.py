@@ -45,7 +45,7 @@ def bare(data: bytes) -> Stored:
         elif segment.startswith(_COLOURS) or (marker not in _APPLICATION and marker != _COMMENT):
             kept.append(data[found.start() : end])
         at = end
-    if _END in kept[-1]:
+    if kept[-1].rfind(_END) >= 0:  # from behind, where the marker is found at once
         return Stored(b"".join(kept), orientation)
     pixels = b"".join(kept).rstrip(b"\xff")  # half a marker
     if not _sent(kept[-1], components) or pixels.endswith(b"\0\0"):  # zeros are padding, which a decoder would decode
