@@ -1,6 +1,7 @@
 """The server that a team might write first, to compare the service with: FastAPI, Pillow, onnxruntime, a ``def``.
 
-``python -m bench.plain_server VERSION_FOLDER``: float32, no batching, every library's defaults.
+``python -m bench.plain_server VERSION_FOLDER PRECISION [LIMIT]``: no batching, every library's defaults. uvicorn
+answers 503 to more than LIMIT requests at a time.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import uvicorn
 from fastapi import Body, FastAPI
 from PIL import Image
 
-folder = Path(sys.argv[1])
+folder, precision, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None
 labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
-session = onnxruntime.InferenceSession(folder / "fp32.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(folder / f"{precision}.onnx", providers=["CPUExecutionProvider"])
 app = FastAPI()
 
 
@@ -35,4 +36,4 @@ def classify(image: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[str
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
     sys.stdout.write(f"ready at http://127.0.0.1:{listener.getsockname()[1]}\n")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", limit_concurrency=limit)).run([listener])

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.hostile import hostile
+from bench.patience import patience
 from bench.report import Bar, Report
 from bench.run import Run, one_by_one
 from bench.timing import percentile
@@ -195,6 +196,7 @@ SCENARIOS: dict[str, Scenario] = {
     "vanish": vanish,
     "soak": soak,
     "hostile": hostile,
+    "patience": patience,
 }
 
 

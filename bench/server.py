@@ -119,6 +119,7 @@ def service(settings: Settings, **others: object) -> AbstractContextManager[Serv
     return running(Server, [sys.executable, "-m", "service", "serve"], environment | chosen)
 
 
-def plain(folder: Path) -> AbstractContextManager[Server]:
-    """Run the plain server with the model version in ``folder``."""
-    return running(Server, [sys.executable, "-m", "bench.plain_server", str(folder)], os.environ)
+def plain(folder: Path, precision: str = "fp32", limit: int | None = None) -> AbstractContextManager[Server]:
+    """Run the plain server with the model version in ``folder``. ``limit`` bounds its requests at a time."""
+    command = [sys.executable, "-m", "bench.plain_server", str(folder), precision, *([str(limit)] if limit else [])]
+    return running(Server, command, os.environ)

@@ -150,7 +150,9 @@ class _Requests(_Group):
         60_000, ge=1, description="longest deadline in ms; a longer one that a request sets is cut to this"
     )
     max_wait_ms: int = Field(
-        1_000, ge=1, description="a request that sets no deadline is refused if it would wait for more ms than this"
+        1_000,
+        ge=1,
+        description="ms in which a request that sets no deadline must be answered, or it is refused on arrival",
     )
     body_timeout_ms: int = Field(5_000, ge=1, description="ms in which some more of a body must arrive")
     min_body_rate: int = Field(8_000, ge=1, description="bytes a second of a body, on average after body_timeout_ms")

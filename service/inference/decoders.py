@@ -32,7 +32,7 @@ from service.settings import ModelSettings
 
 log = logging.getLogger("inferception")
 
-_NICENESS = 15  # of the decoder of unusual pictures: while all CPUs are busy, it gets a few percent of one
+_NICENESS = 19  # of the decoder of unusual pictures: while all CPUs are busy, it gets a percent or two of one
 _MOST_UNUSUAL = 4  # admitted at a time
 _PATIENCE_S = 60.0  # with a picture that is known to be good
 _STUCK_S = 5.0  # an ordinary picture takes a fraction of a second

@@ -30,8 +30,8 @@ class Priority(IntEnum):
 class Terms(NamedTuple):
     """On which terms an image is admitted.
 
-    ``deadline`` is in seconds on the caller's clock. An image is refused if its predicted wait exceeds ``max_wait``
-    seconds.
+    ``deadline`` is in seconds on the caller's clock. An image that would have to wait is refused if its answer is
+    predicted to take more than ``max_wait`` seconds.
     """
 
     deadline: float
@@ -95,13 +95,13 @@ class BatchQueue:
 
     def check(self, terms: Terms, now: float, wait: float) -> list[Ticket]:
         """Return the tickets that ``offer`` would shed. Raise what ``offer`` would raise, and change nothing."""
-        late_by = now + wait * (1 + _DOUBT) + self.cost.seconds(1) - terms.deadline
-        if late_by > 0:
+        needed = wait * (1 + _DOUBT) + self.cost.seconds(1)
+        if (late_by := now + needed - terms.deadline) > 0:
             late = f"{len(self)} requests wait: the answer may come {late_by:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
-        if wait > terms.max_wait:
-            long = f"{len(self)} requests wait, and a request without a deadline does not wait for {wait:.1f} s"
-            raise QueueFull(long, retry_after=wait - terms.max_wait)
+        if wait and needed > terms.max_wait:  # an idle server takes even what it needs long for
+            long = f"{len(self)} requests wait: the answer may come in {needed:.1f} s, and no deadline says that it may"
+            raise QueueFull(long, retry_after=wait)
         if len(self) < self._max_size:
             return []
         if self._waiting[-1].priority > terms.priority:

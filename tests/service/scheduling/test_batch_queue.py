@@ -70,11 +70,12 @@ def test_what_cannot_make_it_is_refused_on_arrival() -> None:
 
 def test_who_sets_no_deadline_is_refused_rather_than_kept_waiting() -> None:
     waiting = queue()
-    with pytest.raises(QueueFull, match=r"does not wait for 1\.5 s") as refused:
-        waiting.check(Terms(100.0, max_wait=1.0), now=0.0, wait=1.5)
-    assert refused.value.retry_after == 0.5
-    assert waiting.check(Terms(100.0, max_wait=1.0), now=0.0, wait=1.0) == []
+    with pytest.raises(QueueFull, match=r"may come in 2\.8 s") as refused:
+        waiting.check(Terms(100.0, max_wait=2.7), now=0.0, wait=1.5)
+    assert refused.value.retry_after == 1.5
+    assert waiting.check(Terms(100.0, max_wait=2.9), now=0.0, wait=1.5) == []
     assert waiting.check(Terms(100.0), now=0.0, wait=1.5) == []
+    assert waiting.check(Terms(100.0, max_wait=0.1), now=0.0, wait=0.0) == []  # it runs at once
 
 
 def test_check_changes_nothing() -> None:
