@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import logging
+import math
 import os
+import resource
 import socket
+import threading
 from types import FrameType
 
 import uvicorn
@@ -16,11 +19,25 @@ from service.runtime import Runtime
 log = logging.getLogger("inferception")
 
 
+def _connections(wanted: int) -> int:
+    """Let this process open all the files that it may, and return how many of ``wanted`` connections that allows.
+
+    Twice as many connections can be open. A quarter of the files is left for models and all else.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = min(wanted, most * 3 // 8)
+    if allowed < wanted:
+        log.warning("max_connections is %d, not %d: this process may open %d files (ulimit -n)", allowed, wanted, most)
+    return allowed
+
+
 class DrainingServer(uvicorn.Server):
     """Serves ``runtime`` until it gets SIGTERM or SIGINT, or until the runtime fails to load.
 
     A signal makes the runtime drain. The server goes on for ``drain_grace_ms`` while load balancers notice, then stops
-    as uvicorn does: it takes no new connections and answers every request that it accepted.
+    as uvicorn does: it takes no new connections and answers every request that it accepted. Connections that are still
+    open when the longest deadline and the time for slow clients have passed are dropped.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -35,7 +52,9 @@ class DrainingServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,  # nothing here asks who the client is
-            http=bounded_connection(settings.max_connections, arrival_s, runtime.metrics),
+            ws="none",
+            http=bounded_connection(_connections(settings.max_connections), arrival_s, runtime.metrics),
+            timeout_graceful_shutdown=math.ceil(settings.max_timeout_ms / 1e3 + arrival_s),
         )
         super().__init__(config)
         self.failed = False
@@ -60,7 +79,8 @@ class DrainingServer(uvicorn.Server):
         for classifier in self._runtime.registry:
             sample = classifier.folder / classifier.manifest.golden[0].file
             lines.append(f"    curl -F file=@{sample} '{url}/classify?model={classifier.name}&top_k=2'")
-        print("\n".join(lines), "\n", flush=True)  # noqa: T201 - for the person who started the server
+        # For the person who started the server. If nobody reads the pipe, only this thread waits.
+        threading.Thread(target=os.write, args=(1, "\n".join([*lines, "\n"]).encode()), daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal. uvicorn would raise the signal again after it stopped, but a good drain is exit code 0."""
