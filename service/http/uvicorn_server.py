@@ -36,8 +36,8 @@ class DrainingServer(uvicorn.Server):
     """Serves ``runtime`` until it gets SIGTERM or SIGINT, or until the runtime fails to load.
 
     A signal makes the runtime drain. The server goes on for ``drain_grace_ms`` while load balancers notice, then stops
-    as uvicorn does: it takes no new connections and answers every request that it accepted. Connections that are still
-    open when the longest deadline and the time for slow clients have passed are dropped.
+    as uvicorn does: it takes no new connections and answers every request that it accepted. What is still open
+    ``body_timeout_ms`` after the longest deadline is dropped.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -54,7 +54,7 @@ class DrainingServer(uvicorn.Server):
             proxy_headers=False,  # nothing here asks who the client is
             ws="none",
             http=bounded_connection(_connections(settings.max_connections), arrival_s, runtime.metrics),
-            timeout_graceful_shutdown=math.ceil(settings.max_timeout_ms / 1e3 + arrival_s),
+            timeout_graceful_shutdown=math.ceil((settings.max_timeout_ms + settings.body_timeout_ms) / 1e3),
         )
         super().__init__(config)
         self.failed = False
