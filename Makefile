@@ -24,7 +24,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test test-gpu test-gpu-wheel lint bench load locust locust-smoke lock images test-container clean
+.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench load locust locust-smoke lock images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ serve: .venv/service $(manifests) ## install and export what is missing, then se
 
 test: lint $(manifests) $(programs) ## run everything that CI runs
 	$(bin)/python -m pytest -n 2 --dist loadfile
+
+fuzz: .venv/dev ## fuzz what reads clients' bytes (minutes)
+	$(bin)/python -m pytest -m fuzz --hypothesis-profile=fuzz
 
 test-gpu: .venv/gpu .cache/gpu/xception/1/manifest.json ## run the tests that need an NVIDIA GPU
 	INFERCEPTION_MODEL_REPOSITORY=.cache/gpu $(bin)/python -m pytest -m gpu

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.repository import Model, Photo
-from service.budget import Budget
 from service.errors import DeviceUnavailable
 from service.inference.image import decode
 from service.inference.manifest import read_labels
@@ -27,7 +26,6 @@ class InProcess:
         self.model = model
         self.settings = settings
         self.placement = placement
-        self._budget = Budget(settings.max_pixels_in_flight)
 
     def __str__(self) -> str:
         return str(self.placement)
@@ -45,7 +43,7 @@ class InProcess:
     def decode(self, photo: bytes, row: NDArray[np.uint8], *, fast: bool | None = None) -> None:
         """Decode a photo into ``row``, uint8 ``[height, width, 3]``. The settings choose fast or exact by default."""
         fast = self.settings.decode == "fast" if fast is None else fast
-        decode(photo, row, self.model.manifest.preprocessing, self.settings.max_pixels, self._budget, fast)
+        decode(photo, row, self.model.manifest.preprocessing, self.settings.max_pixels, fast)
 
     def empty(self, count: int) -> NDArray[np.uint8]:
         """Return memory for ``count`` decoded images, uint8 ``[count, height, width, 3]``."""
@@ -64,10 +62,10 @@ class InProcess:
 
 def decoded(model: Model, photos: Sequence[Photo], settings: Settings) -> NDArray[np.uint8]:
     """Return the photos as the model's input, decoded exactly: uint8 ``[n, height, width, 3]``."""
-    shape, budget = model.manifest.input, Budget(settings.max_pixels_in_flight)
+    shape = model.manifest.input
     images = np.empty((len(photos), shape.height, shape.width, 3), np.uint8)
     for photo, row in zip(photos, images, strict=True):
-        decode(photo.data, row, model.manifest.preprocessing, settings.max_pixels, budget)
+        decode(photo.data, row, model.manifest.preprocessing, settings.max_pixels)
     return images
 
 

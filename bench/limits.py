@@ -66,7 +66,7 @@ def offline_rate(way: InProcess, seconds: float = OFFLINE_S) -> float:
             ready = [decoding(row) for row in feed.empty]
             feed.run()
 
-    with ThreadPoolExecutor(way.settings.decode_threads) as decoders, ThreadPoolExecutor(len(feeds)) as runners:
+    with ThreadPoolExecutor(way.settings.decoders) as decoders, ThreadPoolExecutor(len(feeds)) as runners:
         start = time.perf_counter()
         list(runners.map(keep_busy, feeds))
         return sum(feed.done for feed in feeds) / (time.perf_counter() - start)

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from bench.hostile import hostile
 from bench.report import Bar, Report
 from bench.run import Run, one_by_one
 from bench.timing import percentile
@@ -193,6 +194,7 @@ SCENARIOS: dict[str, Scenario] = {
     "drain": drain,
     "vanish": vanish,
     "soak": soak,
+    "hostile": hostile,
 }
 
 

@@ -22,7 +22,7 @@ START_S = 120.0
 
 @dataclass
 class Server:
-    """A process that announces ``ready at http://...``. ``url`` is empty until then."""
+    """A process that announces ``ready at http://...``, or that it is not ready. ``url`` is empty until it is ready."""
 
     process: subprocess.Popen[str]
     url: str = ""
@@ -37,7 +37,8 @@ class Server:
                 continue
             found = re.search(r"ready at (http://\S+)", line)
             if found:
-                self.url = found[1].replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - a container listens on all addresses
+                self.url = found[1]
+            if found or "it is not ready: " in line:
                 self.announced.set()
         self.announced.set()
 
@@ -57,12 +58,21 @@ class Server:
         return None if peak is None else peak / 1e6
 
     def _memory(self, name: str) -> int | None:
-        try:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+        """Return the sum over the process and its children, which decode pictures."""
+        own = _memory_of(self.process.pid, name)
+        if own is None:
             return None
-        found = re.search(rf"{name}:\s+(\d+) kB", status)
-        return int(found[1]) * 1024 if found else None
+        children = (Path(f"/proc/{self.process.pid}/task") / str(self.process.pid) / "children").read_text().split()
+        return own + sum(_memory_of(int(child), name) or 0 for child in children)
+
+
+def _memory_of(pid: int, name: str) -> int | None:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else None
 
 
 S = TypeVar("S", bound=Server)

@@ -10,8 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from export.inputs import read_labels, read_photos
 from export.repository import staged_version, version_folder
+
+if TYPE_CHECKING:
+    from export.photos import Photo
+    from models.weights import LoadedModel
 
 # Without MODEL, the command exports these default models. Each also gets int8 for CPUs and fp16 for GPUs.
 DEFAULTS = (
@@ -40,27 +46,23 @@ def _export(args: argparse.Namespace) -> int:
     if args.if_missing and (folder / "manifest.json").is_file():
         print(f"{folder} is there already")
         return 0
-
-    # The imports are here because torch takes seconds to import, and the answer above does not need torch.
     start = time.perf_counter()
+    try:
+        labels = read_labels(args.labels) if args.labels else None
+        calibration = read_photos(args.calibration_dir) if args.calibration_dir else []
+    except (ValueError, OSError) as error:
+        return _fail(error)
+
+    # The imports are here because torch takes seconds to import, and the answers above do not need torch.
     with _stage("import torch"):
         from export.photos import all_photos, labelled_photos
-        from export.pipeline import export_version, load
+        from export.pipeline import export_version
         from export.verify import VerificationError
         from models.weights import WeightsUnavailable
 
     try:
-        labels = args.labels and args.labels.read_text(encoding="utf-8").splitlines()
         photos = labelled_photos()
-        try:
-            with _stage(f"load {args.model} with {args.weights} weights"):
-                loaded = load(args.model, args.weights, photos, labels)
-        except WeightsUnavailable as error:
-            if not args.fallback_untrained:
-                raise
-            _warn_untrained(args.model, args.weights, error)
-            with _stage(f"make {args.model} with random weights"):
-                loaded = load(args.model, "untrained", photos, labels)
+        loaded = _load(args, photos, labels)
         precisions = ["fp32"] if args.if_agrees and not loaded.trained else args.precision
         with staged_version(args.out, name, args.version) as staging:
             agreements = export_version(
@@ -70,13 +72,12 @@ def _export(args: argparse.Namespace) -> int:
                 name=name,
                 version=args.version,
                 precisions=precisions,
-                calibration=[*all_photos(), *_files(args.calibration_dir)],
+                calibration=[*all_photos(), *calibration],
                 skip=args.if_agrees,
                 stage=_stage,
             )
     except (WeightsUnavailable, VerificationError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return _fail(error)
     for precision in [precision for precision in args.precision if precision not in agreements]:
         print(f"{precision} is left out: {'its answers differ too much' if loaded.trained else _RANDOM}")
     for precision, agreement in agreements.items():
@@ -88,14 +89,30 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(folder: Path | None) -> list[bytes]:
-    """Return the JPEG and PNG files of a folder and its subfolders, in order of path. Raises ValueError if none."""
-    if folder is None:
-        return []
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not paths:
-        raise ValueError(f"there is no .jpg, .jpeg or .png in {folder}")
-    return [path.read_bytes() for path in paths]
+def _load(args: argparse.Namespace, photos: Sequence[Photo], labels: Sequence[str] | None) -> LoadedModel:
+    """Load the weights, or random ones where ``--fallback-untrained`` allows it, and say what was taken."""
+    from export.pipeline import load
+    from models.weights import WeightsUnavailable
+
+    try:
+        with _stage(f"load {args.model} with {args.weights} weights"):
+            loaded = load(args.model, args.weights, photos, labels)
+    except WeightsUnavailable as error:
+        if not args.fallback_untrained:
+            raise
+        _warn_untrained(args.model, args.weights, error)
+        with _stage(f"make {args.model} with random weights"):
+            loaded = load(args.model, "untrained", photos, labels)
+    print(f"weights: {loaded.source}" + (f", sha256 {loaded.sha256}" if loaded.sha256 else ""))
+    how = loaded.preprocessing
+    terms = f"crop_mode {how.crop_mode}, crop_pct {how.crop_pct}, {how.interpolation}"
+    print(f"preprocessing: {terms}, {loaded.preprocessing_origin}")
+    return loaded
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,7 +122,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--weights",
         default="imagenet",
-        help="imagenet, kitchenware (for xception), untrained, or the path of a weights file (default: %(default)s)",
+        help="imagenet, kitchenware (for xception), untrained, the path of a weights file, or OWNER/NAME@REVISION for "
+        "model.safetensors on the Hugging Face hub (default: %(default)s)",
     )
     add("--labels", type=Path, metavar="FILE", help="text file that names the classes, one per line, in UTF-8")
     add(

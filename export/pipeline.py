@@ -64,6 +64,7 @@ def export_version(
     with stage("answer the photos with torch"):
         pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing, size)
         logits = verify.reference_logits(loaded, pixels)
+        verify.check_reference(loaded, logits)
         golden = verify.golden_samples(loaded, photos, logits)
     with stage("fuse"):
         network = fuse(loaded.model, loaded.preprocessing)

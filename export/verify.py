@@ -80,6 +80,14 @@ def spread(logits: Logits) -> float:
     return float(logits.std(axis=0).mean())
 
 
+def check_reference(loaded: LoadedModel, logits: Logits) -> None:
+    """Raise VerificationError unless ``reference_logits`` of different photos are numbers that differ."""
+    if not np.isfinite(logits).all():
+        raise VerificationError(f"with the weights {loaded.source} the network's answers are NaN or infinite")
+    if (logits == logits[0]).all():
+        raise VerificationError(f"with the weights {loaded.source} the network answers all photos alike")
+
+
 def check_parity(
     session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], reference: Logits, tolerance: float
 ) -> Agreement:

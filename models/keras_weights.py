@@ -27,21 +27,30 @@ KINDS = {
     (2, 1): "dense",  # kernel, bias
 }
 
+BN_EPS = 1e-3
+
 # The accepted types: nested models, layers with a counterpart in ``models.xception``, layers idle at inference.
 LAYERS = {
     *("InputLayer", "Functional", "Model", "Sequential", "Dropout"),
     *("Conv2D", "SeparableConv2D", "BatchNormalization", "Activation", "ReLU", "Add", "Dense"),
     *("MaxPooling2D", "GlobalAveragePooling2D"),
 }
-BN_EPS = 1e-3
+# What Xception sets that changes what a layer computes, but neither which arrays it holds nor their shapes.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Conv2D": {"dilation_rate": [1, 1]},
+    "SeparableConv2D": {"strides": [1, 1], "padding": "same", "dilation_rate": [1, 1]},
+    "BatchNormalization": {"epsilon": BN_EPS},
+    "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+    "MaxPooling2D": {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"},
+}
 
 
 def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the float32 state dict under the keys of ``models.xception``, and the options that the file implies.
 
-    The head is one dense layer, or a dense layer with ReLU and a dense layer. If the file holds the architecture too,
-    a network that computes something else (a rescaling layer, another activation) is refused. A bare weights file
-    allows no such check. Raises ValueError.
+    The head is one dense layer, or a dense layer with ReLU and a dense layer, and ends in softmax or in nothing. If the
+    file holds the architecture too, a network that computes something else (a rescaling layer, a sigmoid) is refused. A
+    bare weights file allows no such check. Raises ValueError.
     """
     layers: dict[str, list[list[Tensor]]] = {kind: [] for kind in KINDS.values()}
     try:
@@ -54,7 +63,7 @@ def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                     raise ValueError(f"no layer of Xception holds arrays like those of {name!r}")
                 layers[kind].append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
         state = _state_dict(layers)
-    except (OSError, LookupError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes h5py, zipfile and the code above raise anything
         raise ValueError(f"{path.name} is not a Keras Xception: {error}") from error
     return state, {"padding": "tf_same", "bn_eps": BN_EPS}
 
@@ -67,7 +76,7 @@ def _open(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any] | None]]:
             config = archive.read("config.json")
             weights = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(weights) as file:
-            yield file, json.loads(config)
+            yield file, json.loads(config) or {}  # null is no architecture to check
     else:
         with h5py.File(path) as file:
             yield file, json.loads(file.attrs.get("model_config", "null"))
@@ -97,11 +106,25 @@ def _check_architecture(config: dict[str, Any]) -> None:
     layers = list(_layer_configs(config))
     if strange := sorted({kind for kind, _ in layers} - LAYERS):
         raise ValueError(f"the model has layers that Xception has not: {', '.join(strange)}")
-    if any(settings["epsilon"] != BN_EPS for kind, settings in layers if kind == "BatchNormalization"):
-        raise ValueError(f"its batch normalisation does not use epsilon {BN_EPS}")
-    dense = [settings for kind, settings in layers if kind == "Dense"]
-    if any(settings["activation"] != "relu" for settings in dense[:-1]):
-        raise ValueError("its hidden layer's activation is not relu")
+    for kind, settings in layers:
+        for key, value in SETTINGS.get(kind, {}).items():
+            if (found := settings.get(key, value)) != value:
+                raise ValueError(f"its layer {settings['name']!r} has {key} {found} instead of {value}")
+    _check_activations(layers)
+
+
+def _check_activations(layers: list[tuple[str, dict[str, Any]]]) -> None:
+    """Check that ReLU follows where Xception has it, and that at most one softmax follows the last dense layer."""
+    head = max((index for index, (kind, _) in enumerate(layers) if kind == "Dense"), default=len(layers))
+    end = []
+    for index, (kind, settings) in enumerate(layers):
+        activation = settings.get("activation") or ("relu" if kind == "ReLU" else "linear")
+        if index < head and activation != ("relu" if kind in {"Activation", "Dense", "ReLU"} else "linear"):
+            raise ValueError(f"its layer {settings['name']!r} has the activation {activation}, which Xception has not")
+        if index >= head and activation != "linear":
+            end.append(activation)
+    if end not in ([], ["softmax"]):
+        raise ValueError(f"its head ends in the activation {' and '.join(map(str, end))}, not in softmax")
 
 
 def _layer_configs(layer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

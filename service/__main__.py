@@ -60,7 +60,9 @@ def _options(parser: argparse.ArgumentParser, settings: type[S]) -> CliSettingsS
         options["help"] = re.sub(r" \(default: null\)| \(default factory: .*\)", "", options["help"])
         groups[title].add_argument(*names, **options)
 
-    return CliSettingsSource(settings, root_parser=parser, add_argument_method=add)
+    source: CliSettingsSource[S] = CliSettingsSource(settings, root_parser=parser, add_argument_method=add)
+    source.env_ignore_empty = False  # an empty variable may come from a template, but an empty option is a mistake
+    return source
 
 
 def _serve(settings: Settings) -> int:

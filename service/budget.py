@@ -1,40 +1,22 @@
-"""Bounds on what many requests hold together: bytes of bodies in memory, pixels being decoded."""
+"""A bound on what many requests hold together: bytes of bodies in memory."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 
+@dataclass
 class Budget:
-    """An amount of something that its holders share."""
+    """An amount of something that its holders share. For the event loop's thread."""
 
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
-        self.held = 0
-        self._changed = threading.Condition()
+    amount: int
+    held: int = 0
 
     def try_take(self, amount: int) -> bool:
         """Take ``amount`` if it is there now; return whether it was. Give it back with ``give_back``."""
-        with self._changed:
-            if self.held + amount > self.amount:
-                return False
-            self.held += amount
-            return True
+        if self.held + amount > self.amount:
+            return False
+        self.held += amount
+        return True
 
     def give_back(self, amount: int) -> None:
         """Return what was taken."""
-        with self._changed:
-            self.held -= amount
-            self._changed.notify_all()
-
-    @contextmanager
-    def hold(self, amount: int) -> Iterator[None]:
-        """Hold ``amount``, waiting in this thread until it is there; one that can never be is held alone."""
-        amount = min(amount, self.amount)
-        with self._changed:
-            self._changed.wait_for(lambda: self.held + amount <= self.amount)
-            self.held += amount
-        try:
-            yield
-        finally:
-            self.give_back(amount)
+        self.held -= amount

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.budget import Budget
 from service.errors import InferenceFailed
+from service.inference.decoder_process import How
+from service.inference.decoders import Decoders
 from service.inference.devices import DEVICES
-from service.inference.image import decode
 from service.inference.manifest import Manifest, Prediction, read_labels, read_manifest
 from service.inference.placement import Alone, Placement, place
-from service.inference.warm_up import Decode, GoldenSamples, warm_up
+from service.inference.warm_up import GoldenSamples, warm_up
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batch_queue import BatchQueue, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
@@ -37,8 +38,9 @@ class Classifier:
     placement: Placement
     batch_s: dict[int, float]  # seconds of a batch by its size, at warm-up
     served: Served
-    _decoder: Decode
     _batcher: Batcher
+    _decoders: Decoders
+    _how: How  # pictures are decoded
     _questions: int = field(default=0, init=False)  # being asked; their images may be still to come
     _unasked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -77,18 +79,20 @@ class Classifier:
             await self._unasked.wait()
         await self._batcher.remove(self.served)
 
-    def check(self, deadline: float, priority: Priority) -> None:
+    def check(self, terms: Terms) -> None:
         """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
-        self._batcher.check(self.served, deadline, priority)
+        self._batcher.check(self.served, terms)
 
-    async def classify(self, image: bytes, deadline: float, priority: Priority) -> Answer:
-        """Classify one encoded image. ``deadline`` is in seconds on the event loop's clock.
+    async def classify(self, image: bytes, terms: Terms) -> Answer:
+        """Classify one encoded image. The deadline is in seconds on the event loop's clock.
 
-        Raises InvalidImage, ImageTooLarge, Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling
-        is safe at any moment.
+        Raises InvalidImage, ImageTooLarge, UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or
+        InferenceFailed. Cancelling is safe at any moment.
         """
-        decoding = functools.partial(self._decoder, image)
-        answer = await self._batcher.classify(self.served, decoding, deadline, priority)
+        until = time.monotonic() + terms.deadline - asyncio.get_running_loop().time()
+        with self._decoders.admit(image) as pool:
+            decode = functools.partial(pool.decode, image, self._how, until)
+            answer = await self._batcher.classify(self.served, pool.threads, decode, terms)
         if math.isnan(answer.probabilities[0]):  # then the softmax made all of them so
             raise InferenceFailed("the model's answer to this image is not a number")
         return answer
@@ -99,7 +103,7 @@ class Classifier:
         return [Prediction(index=i, label=self.labels[i], probability=probabilities.item(i)) for i in order]
 
 
-def load(folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: Budget, run_alone: Alone) -> Classifier:
+def load(folder: Path, settings: Settings, batcher: Batcher, decoders: Decoders, run_alone: Alone) -> Classifier:
     """Load the version in ``folder`` (``<name>/<version>``), warm it up and check its answers.
 
     Loading blocks for seconds: do it in a thread. ``run_alone`` runs a batch while no other batch runs.
@@ -107,24 +111,20 @@ def load(folder: Path, settings: Settings, batcher: Batcher, pixels_in_flight: B
     """
     manifest = read_manifest(folder)
     labels = read_labels(folder, manifest.labels)
-    decoder = functools.partial(
-        decode,
-        preprocessing=manifest.preprocessing,
-        max_pixels=settings.max_pixels,
-        in_flight=pixels_in_flight,
-        fast=settings.decode == "fast",
+    how = How(
+        manifest.preprocessing, settings.max_pixels, settings.decode == "fast", tuple(settings.formats.split(","))
     )
     placement = place(folder, manifest, settings, run_alone)
-    golden = GoldenSamples.read(folder, manifest, placement.variant, decoder)
+    golden = GoldenSamples.read(folder, manifest, placement.variant, functools.partial(decoders.decode, how))
     batch_s = warm_up(placement, golden, settings.batch_sizes, run_alone)
     cost = CostModel(batch_s, settings.batch_sizes)
     slots, size, pin = len(placement.sessions), manifest.input, DEVICES[placement.device].pin
     # Room for a full queue while every slot runs its largest batch, and for images that left while they were decoded.
-    rows = settings.max_queue_size + slots * settings.max_batch_size + settings.decode_threads
+    rows = settings.max_queue_size + slots * settings.max_batch_size + settings.decoders + 1
     pixels = PixelSlab(rows, settings.max_batch_size, size.height, size.width, slots, pin)
     served = Served(
         Model(manifest.name, placement.sessions, BatchQueue(cost, settings.max_queue_size)),
         pixels,
         probe=functools.partial(golden.probe, placement.sessions),
     )
-    return Classifier(folder, manifest, labels, placement, batch_s, served, decoder, batcher)
+    return Classifier(folder, manifest, labels, placement, batch_s, served, batcher, decoders, how)

@@ -33,6 +33,10 @@ class UnsupportedType(ServiceError):
     """The request's content type, or the image's format, is not one the service takes."""
 
 
+class UnsupportedEncoding(ServiceError):
+    """The request's body is encoded in a way that the service does not undo."""
+
+
 class InvalidParameter(ServiceError):
     """A parameter is out of range for the model, or a part of the request is missing."""
 

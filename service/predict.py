@@ -8,39 +8,53 @@ The rules:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+import math
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.classifier import Classifier
-from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError
+from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import Priority
+from service.scheduling.batch_queue import Priority, Terms
 from service.settings import Settings
+
+log = logging.getLogger("inferception")
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Raise Unavailable for a lack of memory in the block."""
+    try:
+        yield
+    except MemoryError:
+        log.exception("no memory left")
+        raise Unavailable("the server has no memory left") from None
 
 
 @dataclass(frozen=True)
 class Question:
-    """What one client asks of one model until ``deadline``, in seconds on the event loop's clock."""
+    """What one client asks of one model. The deadline in ``terms`` is in seconds on the event loop's clock."""
 
     classifier: Classifier
     timeout_s: float
-    deadline: float
-    priority: Priority
+    terms: Terms
     _metrics: Metrics
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
         """Check admission, then let the block read the images and get their answers.
 
-        Raises what ``Classifier.check`` raises, and DeadlineExceeded once the deadline has passed.
+        Raises what ``Classifier.check`` raises, DeadlineExceeded once the deadline has passed, and Unavailable when
+        no memory is left.
         """
         try:
-            with self.classifier.asked():
-                async with asyncio.timeout_at(self.deadline):
-                    self.classifier.check(self.deadline, self.priority)
+            with self.classifier.asked(), _memory():
+                async with asyncio.timeout_at(self.terms.deadline):
+                    self.classifier.check(self.terms)
                     yield
         except ServiceError as error:
             self.count(error)
@@ -54,21 +68,30 @@ class Question:
 
     async def answer(self, image: bytes) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
-        answer = await self.classifier.classify(image, self.deadline, self.priority)
+        return await self._answer(image, self.terms)
+
+    async def _answer(self, image: bytes, terms: Terms) -> Answer:
+        with _memory():
+            answer = await self.classifier.classify(image, terms)
         self._metrics.images.labels(self.classifier.name, "ok").inc()
         for stage, seconds in answer.stages.items():
             self._metrics.stage.labels(stage).observe(seconds)
         return answer
 
     async def answers(self, images: Sequence[bytes]) -> list[Answer | ServiceError]:
-        """Classify several encoded images. An image that fails has its error in its place."""
+        """Classify several encoded images. An image that fails has its error in its place.
+
+        The images wait for each other, so only the question's own wait is bounded by its terms.
+        """
+        patient = self.terms._replace(max_wait=math.inf)
 
         async def outcome(image: bytes) -> Answer | ServiceError:
             try:
-                return await self.answer(image)
+                return await self._answer(image, patient)
             except ServiceError as error:
                 self.count(error)
-                return error.with_traceback(None)  # its frames hold the encoded images
+                error.__context__ = None
+                return error.with_traceback(None)  # the frames hold the encoded images
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(outcome(image)) for image in images]
@@ -93,8 +116,12 @@ class Predict:
     settings: Settings
 
     def question(self, model: str | None, version: int | None, timeout_ms: int | None, priority: Priority) -> Question:
-        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises."""
+        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises.
+
+        Without ``timeout_ms``, nobody said how long an answer is worth waiting for: the wait is bounded as well.
+        """
         classifier = self.registry.find(model, version)
         timeout_s = min(timeout_ms or self.settings.default_timeout_ms, self.settings.max_timeout_ms) / 1e3
         deadline = asyncio.get_running_loop().time() + timeout_s
-        return Question(classifier, timeout_s, deadline, priority, self.metrics)
+        max_wait = math.inf if timeout_ms else self.settings.max_wait_ms / 1e3
+        return Question(classifier, timeout_s, Terms(deadline, priority, max_wait), self.metrics)

@@ -8,16 +8,18 @@ from prometheus_client.registry import Collector
 
 from service.classifier import Classifier
 from service.errors import Draining, InvalidParameter, ModelNotFound, Unavailable
+from service.inference.decoders import Decoders
 
 
 class Registry(Collector):
     """The published versions by name and number, and why the other versions are not served."""
 
-    def __init__(self, default_model: str | None = None) -> None:
-        self.failures: dict[tuple[str, int], str] = {}
+    def __init__(self, default_model: str | None, decoders: Decoders) -> None:
+        self.failures: dict[tuple[str, int], str] = {}  # 0 is no version: the model's folder can't be read
         self.phase: Literal["loading", "serving", "draining"] = "loading"
         self.start_failed: str | None = None  # why no model will be served
         self._default_model = default_model
+        self._decoders = decoders
         self._models: dict[str, dict[int, Classifier]] = {}
 
     def __iter__(self) -> Iterator[Classifier]:
@@ -63,12 +65,13 @@ class Registry(Collector):
             return versions[max(versions)]
         if version in versions:
             return versions[version]
-        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
-        if failed and version in (None, *failed):
-            raise Unavailable(failed[max(failed) if version is None else version])
         if name not in known:
             raise ModelNotFound(f"no model {name!r}; there is {', '.join(known)}")
-        raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, versions))}")
+        failed = {number: reason for (other, number), reason in self.failures.items() if other == name}
+        reason = failed.get(version or max(failed, default=0), failed.get(0))
+        if reason is not None:
+            raise Unavailable(reason)
+        raise ModelNotFound(f"no version {version} of {name}; there is {', '.join(map(str, sorted(versions)))}")
 
     @property
     def draining(self) -> bool:
@@ -79,7 +82,8 @@ class Registry(Collector):
     def unready(self) -> str | None:
         """Why the server is not ready, or None.
 
-        It is ready when every version was loaded or has a predecessor that was, and no loaded version is given up.
+        It is ready when every version was loaded or has a predecessor that was, no loaded version is given up, and
+        pictures are decoded.
         """
         if self.phase != "serving":
             return self._why_not_serving()
@@ -89,7 +93,8 @@ class Registry(Collector):
             if not any(number <= version for number in self._models.get(name, {}))
         )
         broken = (f"{model!r}: {model.unready}" for model in self if model.unready is not None)
-        return "; ".join([*failed, *broken]) or None
+        stuck = filter(None, (self._decoders.stuck,))
+        return "; ".join([*failed, *broken, *stuck]) or None
 
     def _why_not_serving(self) -> str:
         if self.draining:

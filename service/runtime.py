@@ -5,13 +5,15 @@ An ASGI lifespan enters the runtime. Only the event loop publishes and retires. 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 from service.budget import Budget
 from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
+from service.inference.decoders import Decoders
+from service.inference.repository import model_folders, version_folders
 from service.metrics import Metrics
 from service.predict import Predict
 from service.registry import Registry
@@ -29,17 +31,18 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.registry = Registry(settings.default_model)
+        self._decoders = Decoders(settings)
+        self.registry = Registry(settings.default_model, self._decoders)
         self.predict = Predict(self.registry, self.metrics, settings)
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)
-        self._pixels = Budget(settings.max_pixels_in_flight)
-        self._batcher = Batcher(settings.decode_threads, self.metrics, settings.probe_interval_ms / 1e3)
+        self._batcher = Batcher(self.metrics, settings.probe_interval_ms / 1e3)
         self._retiring: set[asyncio.Task[None]] = set()
         self.metrics.registry.register(self.registry)
+        self.metrics.registry.register(self._decoders)
         self.metrics.held("body_bytes_in_flight", "Bytes of request bodies held in memory", self.body_bytes)
-        self.metrics.held("pixels_in_flight", "Pixels being decoded", self._pixels)
 
     async def __aenter__(self) -> Self:
+        self._decoders.start()
         self.loading = asyncio.create_task(self._load_all())
         return self
 
@@ -47,6 +50,7 @@ class Runtime:
         self.drain()
         self.loading.cancel()
         await asyncio.gather(self.loading, return_exceptions=True)
+        self._decoders.close()
         self._batcher.close()
 
     def drain(self) -> None:
@@ -64,12 +68,12 @@ class Runtime:
             return asyncio.run_coroutine_threadsafe(self._batcher.try_out(work), loop).result()
 
         try:
-            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._pixels, run_alone)
+            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._decoders, run_alone)
         except Exception as error:
-            self.registry.failures[folder.parent.name, int(folder.name)] = str(error)
+            self.registry.failures[folder.parent.name, int(folder.name)] = str(error) or repr(error)
+            log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, StartupError))
             if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):
                 raise
-            log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, InvalidManifest))
             return
         self._batcher.add(classifier.served)
         replaced = self.registry.publish(classifier)
@@ -114,18 +118,27 @@ class Runtime:
 
     async def _load_repository(self) -> None:
         repository, default = self.settings.model_repository, self.settings.default_model
-        folders = sorted(version_folders(repository))
-        if not folders:
+        folders: list[Path] = []
+        for model in model_folders(repository):
+            try:
+                folders += version_folders(model)
+            except InvalidManifest as error:
+                self.registry.failures[model.name, 0] = str(error)
+                log.error("not serving %s: %s", model, error)
+        names = sorted({*(folder.parent.name for folder in folders), *(name for name, _ in self.registry.failures)})
+        if not names:
             raise StartupError(f"no models in {repository}: run `make export` first")
-        names = dict.fromkeys(folder.parent.name for folder in folders)
         if default is not None and default not in names:
             raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
+        await self._load_versions(folders)
+
+    async def _load_versions(self, folders: Sequence[Path]) -> None:
+        """Load versions in turn. Raises StartupError when none is served, and the settings are a cause."""
+        refused: str | None = None  # no error, which would keep what was loaded until then
         for folder in folders:
-            await self.load(folder)
-
-
-def version_folders(repository: Path) -> Iterator[Path]:
-    """Yield the folder of every version of every model in a model repository."""
-    for folder in repository.glob("*/*"):
-        if folder.is_dir() and folder.name.isdecimal() and not folder.parent.name.startswith("."):
-            yield folder
+            try:
+                await self.load(folder)
+            except StartupError as error:
+                refused = str(error)
+        if refused is not None and not any(self.registry):
+            raise StartupError(refused)

@@ -1,6 +1,7 @@
 """Every setting, its default and its bounds. Built once, in ``__main__``."""
 
 import inspect
+import ipaddress
 import math
 import os
 from pathlib import Path
@@ -9,20 +10,16 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+from service.cgroup import cpu_quota
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity mask, or its cgroup's quota if that is smaller.
+    """Return how many CPUs this process may use: its affinity mask, or its control groups' quota if that is smaller.
 
     ``os.cpu_count()`` would give the host's, and a pool sized by it thrashes inside a container.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if _CGROUP_CPU_MAX.is_file():
-        quota, period = _CGROUP_CPU_MAX.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, math.ceil(int(quota) / int(period)))
-    return max(1, cpus)
+    return max(1, math.ceil(min(cpus, cpu_quota())))
 
 
 def _user_cache() -> Path:
@@ -38,6 +35,13 @@ class _Group(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="INFERCEPTION_", env_ignore_empty=True, cli_kebab_case=True, frozen=True, extra="forbid"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, value: object) -> object:
+        if value == "":
+            raise ValueError("must not be empty")
+        return value
 
 
 class _Models(_Group):
@@ -71,16 +75,23 @@ class _Devices(_Group):
         ge=1,
         description="threads that infer on the CPU; one for each CPU allowed if left out",
     )
-    decode_threads: int = Field(
+    decoders: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="threads that decode images; one for each CPU allowed if left out",
+        description="processes that decode ordinary pictures; one for each CPU allowed if left out",
     )
     decode: Literal["exact", "fast"] = Field(
         "fast", description="exact decodes every pixel; fast decodes large JPEGs at a fraction of their size"
     )
+    formats: str = Field(
+        "JPEG,PNG,WEBP,GIF,BMP,TIFF,AVIF",
+        pattern=r"^(JPEG|PNG|WEBP|GIF|BMP|TIFF|AVIF)(,(JPEG|PNG|WEBP|GIF|BMP|TIFF|AVIF))*$",
+        description="formats of pictures that are read, as JPEG,PNG",
+    )
     max_pixels: int = Field(50_000_000, ge=1, le=89_478_485, description="pixels of the largest picture")
-    max_pixels_in_flight: int = Field(60_000_000, ge=1, description="pixels decoded at a time, of all requests")
+    decode_memory_mb: int = Field(
+        1024, ge=512, description="MB that the decoder of unusual pictures may take; the others take a quarter each"
+    )
     cache: Path = Field(
         default_factory=_user_cache,
         description="folder for what a start compiled and measured; ~/.cache/inferception if left out",
@@ -111,6 +122,24 @@ class _Server(_Group):
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"
     )
     probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
+    root_path: str | None = Field(
+        None, pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="path prefix that a proxy removes"
+    )
+    trusted_proxies: str | None = Field(
+        None, description="proxies whose X-Forwarded-For and -Proto count, as 10.0.0.0/8,127.0.0.1; none if left out"
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^(\*|https?://[^/\s,]+(,https?://[^/\s,]+)*)$",
+        description="web pages that browsers let ask, as https://a.example,https://b.example, or *; none if left out",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, trusted_proxies: str | None) -> str | None:
+        for proxy in trusted_proxies.split(",") if trusted_proxies else []:
+            ipaddress.ip_network(proxy.strip())  # uvicorn would take what is none for a name, which no client has
+        return trusted_proxies
 
 
 class _Requests(_Group):
@@ -120,7 +149,11 @@ class _Requests(_Group):
     max_timeout_ms: int = Field(
         60_000, ge=1, description="longest deadline in ms; a longer one that a request sets is cut to this"
     )
-    body_timeout_ms: int = Field(5_000, ge=1, description="ms in which a body must arrive")
+    max_wait_ms: int = Field(
+        1_000, ge=1, description="a request that sets no deadline is refused if it would wait for more ms than this"
+    )
+    body_timeout_ms: int = Field(5_000, ge=1, description="ms in which some more of a body must arrive")
+    min_body_rate: int = Field(8_000, ge=1, description="bytes a second of a body, on average after body_timeout_ms")
     max_body_bytes: int = Field(20_000_000, ge=1, description="bytes of the largest body")
     max_body_bytes_in_flight: int = Field(256_000_000, ge=1, description="bytes of bodies held at a time, in all")
     max_files: int = Field(32, ge=1, description="files in one multipart request")

@@ -9,9 +9,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from models import KITCHENWARE
 from models.weights import fetch_wheel
+
+settings.register_profile("test", deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=10_000)  # make fuzz
+settings.load_profile("test")
 
 
 @pytest.fixture

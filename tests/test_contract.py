@@ -17,7 +17,6 @@ from export.photos import labelled_photos
 from export.photos import preprocess as reference
 from models import CATALOG
 from models.spec import Preprocessing as Published
-from service.budget import Budget
 from service.inference.devices import cpu
 from service.inference.image import Preprocessing, decode
 from service.inference.manifest import checked_file, read_labels, read_manifest
@@ -50,7 +49,7 @@ def test_both_sides_prepare_a_photo_alike(published: Published) -> None:
     ours = Preprocessing(published.crop_pct, published.crop_mode, published.interpolation)
     for photo in labelled_photos():
         found = np.empty((299, 299, 3), np.uint8)
-        decode(photo.data, found, ours, 50_000_000, Budget(50_000_000))
+        decode(photo.data, found, ours, 50_000_000)
         with Image.open(io.BytesIO(photo.data)) as image:
             expected = reference(image, published, 299)
         difference = np.abs(found.astype(int) - expected)

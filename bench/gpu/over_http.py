@@ -35,7 +35,7 @@ GPU_SETTINGS: Sequence[dict[str, object]] = (
     {"max_batch_size": 32, "cuda_graphs": True},
     {"max_batch_size": 64, "cuda_graphs": True},
     {"max_batch_size": 8, "cuda_graphs": True},
-    {"max_batch_size": 32, "cuda_graphs": True, "decode_threads": max(1, available_cpus() // 2)},
+    {"max_batch_size": 32, "cuda_graphs": True, "decoders": max(1, available_cpus() // 2)},
 )
 REHEARSED: Sequence[dict[str, object]] = ({"max_batch_size": 2},)
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.problems import problem, problem_response
 from service.runtime import Runtime
 
 log = logging.getLogger("inferception.access")
@@ -77,10 +78,12 @@ class Access:
             await self.app(scope, receive, send_observed)
         except Exception:
             if "total" not in trace.stages:
-                status = 500  # Starlette answers an unexpected error outside of this middleware
+                # The traceback is for the server's log alone, where the error goes from here.
+                unexpected = problem_response(problem(500, "unexpected error; the server's log has more"))
+                await unexpected(scope, receive, send_observed)
             raise
         finally:
-            if "total" not in trace.stages:  # no answer was sent from here
+            if "total" not in trace.stages:  # nobody was there to answer
                 self._count(scope, trace, status)
             self._log(scope, trace, status)
 

@@ -8,12 +8,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Depends
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
-from service.errors import ClientGone, InvalidParameter, ServiceError
+from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
 from service.http import classify, status
 from service.http.access import PROBES, Access
-from service.http.problems import headers_of, problem, problem_of, problem_response
+from service.http.problems import (
+    described_headers,
+    described_problems,
+    headers_of,
+    problem,
+    problem_of,
+    problem_response,
+)
 from service.runtime import Runtime
 
 # FastAPI reports requests as spans and nothing else: the rest is in our metrics, our log and service.tracing's spans.
@@ -22,7 +30,7 @@ _TELEMETRY: TelemetryConfig = {
     "logs": False,
     "operation_spans": False,
     "auto_configure": False,
-    "exclude": lambda scope: scope["path"].startswith(PROBES),
+    "exclude": lambda scope: scope["path"].removeprefix(scope.get("root_path", "")).startswith(PROBES),
 }
 
 
@@ -43,17 +51,27 @@ def create_app(runtime: Runtime, dependencies: Sequence[Depends] = ()) -> FastAP
         lifespan=lifespan,
         dependencies=dependencies,
         redoc_url=None,
+        redirect_slashes=False,
+        responses={200: {"headers": described_headers()}, **described_problems(405, 431, 500)},
         telemetry={**_TELEMETRY, "tracing": tracing.is_on()},
     )
     app.state.runtime = runtime
     app.include_router(classify.router)
     app.include_router(status.router)
     app.add_middleware(Access, runtime=runtime)
+    if runtime.settings.cors_origins:
+        app.add_middleware(  # the last one is the outermost: what a page may not read, it can't report
+            CORSMiddleware,
+            allow_origins=runtime.settings.cors_origins.split(","),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Server-Timing", "Retry-After"],
+        )
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_invalid_parameter)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ClientGone)(_client_gone)
-    app.exception_handler(Exception)(_unexpected_error)
+    app.exception_handler(MemoryError)(_no_memory)
     return app
 
 
@@ -74,6 +92,5 @@ async def _client_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=499)  # nobody reads this answer, but the log does
 
 
-async def _unexpected_error(_: Request, __: Exception) -> Response:
-    # Starlette raises the error again once this answer is sent. The traceback is for the server's log alone.
-    return problem_response(problem(500, "unexpected error; the server's log has more"))
+async def _no_memory(_: Request, __: Exception) -> Response:
+    return problem_response(problem_of(Unavailable("the server has no memory left")))

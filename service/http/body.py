@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service import errors
 from service.budget import Budget
+from service.http.coding import decoder
+from service.http.form import FIELD, File, read_form
 from service.settings import Settings
+
+_ANY_BYTES = ("", "application/octet-stream", "binary/octet-stream")  # what clients say who don't know
 
 # What OpenAPI says of such a body.
 REQUEST_BODY = {
@@ -19,23 +21,18 @@ REQUEST_BODY = {
         "required": True,
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "required": [FIELD],
+                    "additionalProperties": False,
+                    "properties": {FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
                 }
             },
         },
     }
 }
-
-
-class File(NamedTuple):
-    """An uploaded file."""
-
-    name: str
-    data: bytes
 
 
 @dataclass
@@ -54,64 +51,58 @@ class Body:
         self.budget.give_back(self._held)
 
     async def files(self) -> list[File]:
-        """Return the raw body as one nameless file, or the parts named ``file`` of a multipart body.
+        """Return the raw body as one nameless file, or the parts of a multipart body.
 
         Raises BodyTooLarge and BodyTimeout while reading, QueueFull when too many bytes are in flight already,
-        UnsupportedType, InvalidImage for an empty body, InvalidParameter for a multipart body that is broken or has
-        no file; ClientGone when the client goes.
+        UnsupportedType, UnsupportedEncoding, InvalidImage for an empty body, InvalidParameter for a body that breaks
+        its format or ends early; ClientGone when the client goes.
         """
-        timeout_s = self.settings.body_timeout_ms / 1e3
-        self._check_size(int(self.request.headers.get("content-length", 0)))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._files()
-        except TimeoutError:
-            raise errors.BodyTimeout(f"the body did not arrive within {timeout_s:g} s") from None
-
-    async def _files(self) -> list[File]:
-        kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = self.request.headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            return await self._multipart()
-        if kind.startswith("image/") or kind in ("", "application/octet-stream"):
-            data = b"".join([chunk async for chunk in self._chunks()])
+            return await read_form(content_type, self._chunks(), self.settings.max_files)
+        if kind.startswith("image/") or kind in _ANY_BYTES:
+            data = bytearray()
+            async for chunk in self._chunks():
+                data += chunk
             if not data:
                 raise errors.InvalidImage("the body is empty: send an image")
-            return [File("", data)]
+            return [File("", bytes(data))]
         hint = (
             "; with curl, add -H 'Content-Type: image/jpeg' or use -F file=@photo.jpg" if "urlencoded" in kind else ""
         )
         raise errors.UnsupportedType(f"{kind} is neither image/* nor multipart/form-data{hint}")
 
-    async def _multipart(self) -> list[File]:
-        most = self.settings.max_files
-        parser = MultiPartParser(self.request.headers, self._chunks(), max_files=most, max_fields=most)
-        # The limits bound memory; a temporary file would only be slower.
-        parser.spool_max_size = self.settings.max_body_bytes
-        try:
-            form = await parser.parse()
-        except (MultiPartException, UnicodeError) as error:  # the latter for a charset that is none
-            raise errors.InvalidParameter(f"the multipart body is broken: {error}") from error
-        parts = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
-        # Some charsets can say halves of characters, which UTF-8 can't.
-        files = [File((part.filename or "").encode("utf-8", "replace").decode(), await part.read()) for part in parts]
-        await form.close()
-        if not files:
-            raise errors.InvalidParameter("the multipart body has no part named 'file' with a file name")
-        return files
-
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        more = True
+        """Yield the body without its Content-Encoding. What is sent is bounded, and so is what that becomes."""
+        decode = decoder(", ".join(self.request.headers.getlist("content-encoding")))
+        self._check_size(int(self.request.headers.get("content-length", 0)))
+        started, received, more = asyncio.get_running_loop().time(), 0, True
         while more:
-            message = await self.request.receive()
-            if message["type"] == "http.disconnect":
-                raise errors.ClientGone
-            chunk: bytes = message.get("body", b"")
-            self._check_size(self._held + len(chunk))
-            if not self.budget.try_take(len(chunk)):
-                raise errors.QueueFull(f"{self.budget.held} bytes of bodies are in flight", retry_after=1.0)
-            self._held += len(chunk)
-            yield chunk
-            more = message.get("more_body", False)
+            chunk, more = await self._received(started, received)
+            received += len(chunk)
+            self._check_size(received)
+            for piece in decode(chunk, more):
+                self._check_size(self._held + len(piece))
+                if not self.budget.try_take(len(piece)):
+                    raise errors.QueueFull(f"{self.budget.held} bytes of bodies are in flight", retry_after=1.0)
+                self._held += len(piece)
+                yield piece
+                await asyncio.sleep(0)  # a chunk may become many pieces: others have their turns between them
+
+    async def _received(self, started: float, received: int) -> tuple[bytes, bool]:
+        """Return the next bytes and whether more will come, of a body that sent ``received`` since ``started``."""
+        pause_s, rate = self.settings.body_timeout_ms / 1e3, self.settings.min_body_rate
+        due = min(asyncio.get_running_loop().time(), started + received / rate) + pause_s
+        try:
+            async with asyncio.timeout_at(due):
+                message = await self.request.receive()
+        except TimeoutError:
+            reason = f"nothing came for {pause_s:g} s, or less than {rate} bytes a second"
+            raise errors.BodyTimeout(f"the body did not arrive: {reason}") from None
+        if message["type"] == "http.disconnect":
+            raise errors.ClientGone
+        return message.get("body", b""), message.get("more_body", False)
 
     def _check_size(self, size: int) -> None:
         if size > self.settings.max_body_bytes:

@@ -1,8 +1,9 @@
 """What a request to ``/classify`` may ask for, in its query and in its headers."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.scheduling.batch_queue import Priority
 
@@ -14,6 +15,14 @@ class Asked(BaseModel):
     version: int | None = Field(None, ge=1, description="the model's version; the highest if left out")
     top_k: int | None = Field(None, ge=1, description="number of classes to return; 5, or all if there are fewer")
     timeout_ms: int | None = Field(None, ge=1, description="milliseconds after which the client gives up")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_asked_in_vain(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if unknown := given.keys() - cls.model_fields:
+            names = {"unknown": ", ".join(sorted(unknown)), "known": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown_name", "nothing reads {unknown}: there is {known}", names)
+        return given
 
 
 class AskedInHeaders(BaseModel):

@@ -28,6 +28,7 @@ _STATUS: dict[type[errors.ServiceError], int] = {
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
     errors.UnsupportedType: 415,
+    errors.UnsupportedEncoding: 415,
     errors.InvalidParameter: 422,
     errors.QueueFull: 429,
     errors.DeadlineUnmeetable: 429,
@@ -36,6 +37,7 @@ _STATUS: dict[type[errors.ServiceError], int] = {
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
 }
+_HEADERS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def problem_of(error: errors.ServiceError) -> Problem:
@@ -59,15 +61,29 @@ def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Re
     return JSONResponse(body, body["status"], headers, "application/problem+json")
 
 
+def described_headers(*names: str) -> dict[str, Any]:
+    """Return what OpenAPI needs to know of an answer's headers: those of every answer, and ``names``."""
+    return {name: {"schema": {"type": "string"}} for name in ("X-Request-Id", "Server-Timing", *names)}
+
+
 def described_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what FastAPI's documentation needs to know of the problems that a route may answer."""
-    return {status: {"model": Problem, "content": {"application/problem+json": {}}} for status in statuses}
+    """Return what OpenAPI needs to know of the problems that a route may answer."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "headers": described_headers(*_HEADERS.get(status, ())),
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+        for status in statuses
+    }
 
 
 def headers_of(error: errors.ServiceError) -> dict[str, str]:
-    """Return ``Retry-After``, whole seconds and at least one, or ``Connection: close``, where ``error`` asks for it."""
+    """Return the headers that ``error`` asks for; ``Retry-After`` is whole seconds and at least one."""
     if isinstance(error, errors.Overloaded):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     if isinstance(error, errors.Draining | errors.BodyTimeout):
         return {"Connection": "close"}
+    if isinstance(error, errors.UnsupportedEncoding):
+        return {"Accept-Encoding": "gzip, deflate"}
     return {}

@@ -1,6 +1,10 @@
 """The endpoints that tell of the server: its models, its health, its metrics. None of them changes anything."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.errors import Unavailable
@@ -9,6 +13,19 @@ from service.http.schemas import Health, ModelInfo, Models, model_info
 from service.runtime import Runtime
 
 router = APIRouter()
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def _get(path: str, *problems: int, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """Route GET, and HEAD as GET without a body, to an endpoint that may answer ``problems``."""
+
+    def add(endpoint: Endpoint) -> Endpoint:
+        options["responses"] = described_problems(*problems)
+        # FastAPI's GET is not HEAD too. A route of both has no right name in OpenAPI, so one answers and one describes.
+        router.api_route(path, methods=["GET", "HEAD"], include_in_schema=False, **options)(endpoint)
+        return router.get(path, **options)(endpoint)
+
+    return add
 
 
 def _runtime(request: Request) -> Runtime:
@@ -16,7 +33,7 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-@router.get("/models")
+@_get("/models", 503)
 async def models(request: Request) -> Models:
     """List every model in the repository: how it is served, or why it is not."""
     registry = _runtime(request).registry
@@ -27,19 +44,19 @@ async def models(request: Request) -> Models:
     return Models(models=[*map(model_info, registry), *failed])
 
 
-@router.get("/models/{name}", responses=described_problems(404, 503))
+@_get("/models/{name}", 404, 422, 503)
 async def model(name: str, request: Request) -> ModelInfo:
     """Describe the version of the model that is served by default."""
     return model_info(_runtime(request).registry.find(name))
 
 
-@router.get("/health/live")
+@_get("/health/live")
 async def live() -> Health:
     """Say that the process answers."""
     return Health(status="live")
 
 
-@router.get("/health/ready", responses=described_problems(503))
+@_get("/health/ready", 503)
 async def ready(request: Request) -> Health:
     """Say whether every model is loaded, warm and right about its golden samples."""
     reason = _runtime(request).registry.unready
@@ -48,7 +65,7 @@ async def ready(request: Request) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics")
+@_get("/metrics", 503, response_class=PlainTextResponse)
 async def prometheus(request: Request) -> Response:
     """Give Prometheus its figures."""
     return Response(_runtime(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -33,7 +33,8 @@ _LINGER_S = 1.0  # a close before the client has sent all would make its system 
 
 async def _unless_health(refuse: ASGIApp, serve: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse all but health checks: a server with too many clients is alive, and must not be restarted for it."""
-    await (serve if scope["path"].startswith("/health/") else refuse)(scope, receive, send)
+    path = scope["path"].removeprefix(scope["root_path"])
+    await (serve if path.startswith("/health/") else refuse)(scope, receive, send)
 
 
 class _Flow(FlowControl):
@@ -147,7 +148,7 @@ class _BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _overdue(self) -> None:
-        if self.flow.read_paused:  # it is the server that is not reading
+        if not self.idle:  # the application has its own patience with a body that it reads
             self._arrival = self.loop.call_later(self._arrival_s, self._overdue)
         else:
             self._metrics.connections_refused.labels("no request in time").inc()

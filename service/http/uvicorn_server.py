@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import resource
+import shlex
 import socket
 import threading
 from types import FrameType
@@ -51,7 +52,9 @@ class DrainingServer(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nothing here asks who the client is
+            root_path=settings.root_path or "",
+            proxy_headers=settings.trusted_proxies is not None,
+            forwarded_allow_ips=settings.trusted_proxies,
             ws="none",
             http=bounded_connection(_connections(settings.max_connections), arrival_s, runtime.metrics),
             timeout_graceful_shutdown=math.ceil((settings.max_timeout_ms + settings.body_timeout_ms) / 1e3),
@@ -73,14 +76,20 @@ class DrainingServer(uvicorn.Server):
             return
         gc.collect()
         gc.freeze()  # what is there now stays: later collections need not walk it
+        # For the person who started the server. If nobody reads the pipe, only this thread waits.
+        threading.Thread(target=os.write, args=(1, os.fsencode(self._announcement())), daemon=True).start()
+
+    def _announcement(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://{host}:{port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nobody can ask "all addresses"
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if (unready := self._runtime.registry.unready) is not None:
+            return f"\n  Inferception listens at {url}, but it is not ready: {unready}\n"
         lines = [f"\n  Inferception is ready at {url}  (API at {url}/docs). Try it:\n"]
         for classifier in self._runtime.registry:
-            sample = classifier.folder / classifier.manifest.golden[0].file
-            lines.append(f"    curl -F file=@{sample} '{url}/classify?model={classifier.name}&top_k=2'")
-        # For the person who started the server. If nobody reads the pipe, only this thread waits.
-        threading.Thread(target=os.write, args=(1, "\n".join([*lines, "\n"]).encode()), daemon=True).start()
+            sample = shlex.quote(f"file=@{classifier.folder / classifier.manifest.golden[0].file}")
+            lines.append(f"    curl -F {sample} '{url}/classify?model={classifier.name}&top_k=2'")
+        return "\n".join([*lines, "\n"])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal. uvicorn would raise the signal again after it stopped, but a good drain is exit code 0."""

@@ -7,22 +7,26 @@ that it computes no pixel outside the crop and makes no enlarged image in betwee
 
 import io
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-from pydantic import Field
 
-from service.budget import Budget
-from service.errors import ImageTooLarge, InvalidImage
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from service.errors import InvalidImage, ServiceError
+from service.inference.colours import over_white
+from service.inference.formats import FORMATS, bare, format_of
+from service.inference.formats.png import keyed
+from service.inference.picture_cost import check_size
 
 Image.MAX_IMAGE_PIXELS = None  # ``decode`` has a limit of its own, which is an error where Pillow's may be a warning
 
+_BEFORE = b"\xef\xbb\xbf\r\n\t "  # of byte order marks and line ends, which some programs put before a picture
 _EXIF_ORIENTATION = 0x0112
 # What turns the stored picture upright, by EXIF orientation (1 needs nothing).
 _UPRIGHT = {
@@ -43,7 +47,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 class Preprocessing:
     """timm's terms for evaluation. ``crop_mode`` "center" resizes by ``crop_pct`` and crops, "squash" takes it all."""
 
-    crop_pct: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+    crop_pct: Annotated[float, Gt(0.0), Le(1.0)]
     crop_mode: Literal["center", "squash"]
     interpolation: Literal["bilinear", "bicubic"]
 
@@ -76,30 +80,27 @@ def _stored_box(box: Box, width: int, height: int, orientation: int) -> Box:
     return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header. Raises InvalidImage, or ImageTooLarge for the size that the header declares."""
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    """Turn what Pillow raises in the block into InvalidImage: each of its parsers raises what it likes on damage."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise InvalidImage(f"not an image of a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:  # each of Pillow's parsers raises what it likes on damaged headers
-        raise InvalidImage(f"the image's header is damaged: {error}") from error
-    if image.width * image.height > max_pixels:
-        raise ImageTooLarge(f"the picture has {image.width}x{image.height} pixels, more than the {max_pixels} allowed")
+        yield
+    except (MemoryError, ServiceError):
+        raise
+    except (UnidentifiedImageError, AssertionError) as error:  # they say nothing that a client could use
+        raise InvalidImage(what) from error
+    except Exception as error:
+        if "out of memory" in str(error).lower():  # as some decoders say it
+            raise MemoryError from error
+        raise InvalidImage(f"{what}: {error}") from error
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Read the header. Raises InvalidImage, or ImageTooLarge for the size that the header declares."""
+    with _damage_named("the image's header is damaged"):
+        image = Image.open(io.BytesIO(data), formats=[name])
+    check_size(image.width, image.height, max_pixels)
     return image
-
-
-def _resizable(image: Image.Image) -> Image.Image:
-    """Return the picture as RGB or grey, over white where it is transparent: resampling must mix real colours."""
-    if image.mode in ("RGB", "L"):
-        return image
-    if image.mode.startswith("I;16"):
-        # Pillow clips 16 bits to 8; the high byte is the picture.
-        return Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def _draft(image: Image.Image, size: int, preprocessing: Preprocessing) -> int:
@@ -117,38 +118,48 @@ def _draft(image: Image.Image, size: int, preprocessing: Preprocessing) -> int:
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
+def _load(image: Image.Image, size: int, preprocessing: Preprocessing, fast: bool) -> int:
+    """Decode the pixels. Return 2, 4 or 8 for a JPEG that was decoded at that fraction of its size, else 1."""
+    times = _draft(image, size, preprocessing) if fast else 1
+    image.load()
+    return times
+
+
 def decode(
     data: bytes,
     out: NDArray[np.uint8],
     preprocessing: Preprocessing,
     max_pixels: int,
-    in_flight: Budget,
     fast: bool = False,
+    formats: Sequence[str] = FORMATS,
 ) -> None:
     """Decode ``data`` into ``out``, uint8 ``[size, size, 3]`` RGB: upright, over white, the first frame.
 
     ``fast`` lets a large JPEG be decoded at a fraction of its size before it is resampled, in about half the time. Its
-    pixels then differ by a few levels from those of the whole picture.
+    pixels then differ by a few levels from those of the whole picture. ``formats`` are those of FORMATS that are read.
 
-    Raises InvalidImage for what is no image, is damaged or ends early. Raises ImageTooLarge before decoding. Several
-    threads may call this at a time and run in parallel: Pillow decodes and resamples without the GIL. ``in_flight``
-    bounds the pixels that all threads decode at a time, and each thread waits for its share.
+    Raises InvalidImage for what is no image, is damaged or ends early. Raises UnsupportedType for a file of another
+    kind, and for pixels whose colours are not surely known. Raises ImageTooLarge before decoding.
     """
     size = out.shape[0]
-    with _open(data, max_pixels) as image, in_flight.hold(image.width * image.height):
+    data = data.lstrip(_BEFORE)
+    name = format_of(data, formats)
+    with _damage_named("the image's header is damaged"):
+        stored = bare(data, name)
+    with _open(stored.data, name, max_pixels) as image, _damage_named("the image is damaged or ends early"):
         full = image.size
-        times = _draft(image, size, preprocessing) if fast else 1
-        try:
-            image.load()
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        except Exception as error:  # as above, for damaged pixels
-            raise InvalidImage(f"the image is damaged or ends early: {error}") from error
-        if orientation not in _UPRIGHT:
-            orientation = 1
+        times = _load(image, size, preprocessing, fast)
+        if stored.twin is not None:
+            twin = _open(stored.twin, name, max_pixels)
+            _load(twin, size, preprocessing, fast)
+            if twin.tobytes() != image.tobytes():
+                raise InvalidImage("the image ends early")
+        orientation = image.getexif().get(_EXIF_ORIENTATION, stored.orientation)
         width, height = full if orientation < 5 else full[::-1]
         left, top, right, bottom = _stored_box(crop_box(width, height, size, preprocessing), width, height, orientation)
         box = (left / times, top / times, right / times, bottom / times)
-        square = _resizable(image).resize((size, size), _RESAMPLING[preprocessing.interpolation], box)
+        picture = over_white(keyed(image, stored.data) if name == "PNG" else image)
+        square = picture.resize((size, size), _RESAMPLING[preprocessing.interpolation], box)
     if orientation in _UPRIGHT:
         square = square.transpose(_UPRIGHT[orientation])
     out[...] = np.asarray(square.convert("RGB"))

@@ -25,9 +25,13 @@ def _inside(name: str) -> str:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-# How a tensor of an ONNX graph names the file of its data, in protobuf: the string "location", then the length of the
-# name. Looking for it takes a moment, and parsing the graph would take a library that the service does without.
-_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+# How a tensor of an ONNX graph names the file of its data, in protobuf: field 13 of the tensor and its length, the key
+# "location", the length of the name. A length has 7 bits in a byte, the lowest first, and the last byte is below 128.
+# Looking for it takes a moment, and parsing the graph would take a library that the service does without.
+_LOCATION = re.compile(rb"\x6a[\x80-\xff]*[\x00-\x7f]\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
+
+_MAX_BYTES = 1 << 21  # of a manifest, and of labels: far more than either needs
+_MAX_REASON = 2000  # characters that tell what is wrong in a manifest, where everything may be
 
 
 class _Strict(BaseModel):
@@ -116,12 +120,10 @@ class Manifest(_Strict):
 def read_manifest(folder: Path) -> Manifest:
     """Read ``folder``/manifest.json. Raises InvalidManifest when it is missing, malformed or of another folder."""
     path = folder / "manifest.json"
-    with _opened(path) as file:
-        content = file.read()
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(_read(path))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())[:_MAX_REASON]
         raise InvalidManifest(f"{path} is not a valid manifest, re-export the model: {problems}") from error
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise InvalidManifest(f"{path} describes {manifest.name} version {manifest.version}; move or re-export it")
@@ -147,22 +149,41 @@ def checked_variant(folder: Path, variant: Variant) -> Path:
     model = checked_file(folder, variant)
     weights = {checked_file(folder, variant.external_data)} if variant.external_data is not None else set()
     content = model.read_bytes()
-    names = {content[found.end() : found.end() + found[1][0]] for found in _LOCATION.finditer(content)}
+    names = {content[at : at + length] for at, length in map(_name_at, _LOCATION.finditer(content))}
     if others := {model.parent / name.decode(errors="replace") for name in names} - weights:
         raise InvalidManifest(f"{model} has data in {min(others)}, which its manifest does not name; re-export it")
     return model
 
 
+def _name_at(location: re.Match[bytes]) -> tuple[int, int]:
+    """Return where the name of a data file starts, and its length in bytes."""
+    return location.end(), sum((byte & 0x7F) << 7 * place for place, byte in enumerate(location[1]))
+
+
 def read_labels(folder: Path, labels: Labels) -> tuple[str, ...]:
-    """Return the class names in order. Raises InvalidManifest unless the file is as the manifest says, and UTF-8."""
+    """Return the class names in order. Raises InvalidManifest unless the file is as the manifest says, and UTF-8.
+
+    Two classes may have one name, as the two cranes of ImageNet have.
+    """
     path = checked_file(folder, labels)
     try:
-        names = tuple(path.read_text("utf-8").splitlines())
+        names = tuple(_read(path).decode("utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise InvalidManifest(f"{path} is not UTF-8 ({error}); re-export the model") from error
+    if not all(map(str.strip, names)):
+        raise InvalidManifest(f"{path} has an empty line, which names no class; re-export the model")
     if len(names) != labels.count:
         raise InvalidManifest(f"{path} has {len(names)} labels, its manifest says {labels.count}")
     return names
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a small file. Raises InvalidManifest for a large one, before all of it is in memory."""
+    with _opened(path) as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InvalidManifest(f"{path} has more than {_MAX_BYTES} bytes")
+    return content
 
 
 @contextmanager

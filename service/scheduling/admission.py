@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +44,8 @@ class Admission:
     row: int
     answer: asyncio.Future[Answer]
     decode: Decode | None  # None once nobody waits for the answer
-    _touched: bool = field(default=False, init=False)  # by a decoder or a batch: neither can be stopped
+    decoding: Future[None] | None = field(default=None, init=False)  # the call that waits for a decoder's thread
+    _touched: bool = field(default=False, init=False)  # by a decoder or a batch: neither stops at once
     stages: Stages = field(default_factory=Stages, init=False)
     decode_s: float = field(default=0.0, init=False)
     decoded_at: float = field(default=0.0, init=False)  # on time.perf_counter
@@ -52,11 +54,11 @@ class Admission:
         """Decode in a decoder's thread. Return what was raised, without the frames, which would keep the picture."""
         decode = self.decode
         if decode is None or self.answer.done():
-            return None  # it was shed or its client left while it waited for this thread
+            return None  # it was shed or its client left as this call began
         start = time.perf_counter()
         try:
             decode(self.pixels[self.row])
-        except ServiceError as error:
+        except (ServiceError, MemoryError) as error:
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
         except BaseException as error:
@@ -79,7 +81,9 @@ class Admission:
 
     def leave(self) -> None:
         """Note that nobody waits for the answer any more."""
-        self.decode = None  # the encoded image goes now, although its call may still wait for a decoder
+        self.decode = None
+        if self.decoding is not None and self.decoding.cancel():  # it has not begun
+            self._touched = False
         self.stages.end()
         if not self.answer.cancel() and not self.answer.cancelled():
             self.answer.exception()  # asyncio logs an exception that nobody retrieved

@@ -27,13 +27,25 @@ class Priority(IntEnum):
     LOW = 2
 
 
+class Terms(NamedTuple):
+    """On which terms an image is admitted.
+
+    ``deadline`` is in seconds on the caller's clock. An image is refused if its predicted wait exceeds ``max_wait``
+    seconds.
+    """
+
+    deadline: float
+    priority: Priority = Priority.NORMAL
+    max_wait: float = math.inf
+
+
 @dataclass(eq=False)
 class Ticket:
     """One admitted image in its model's ``queue``. ``deadline`` is in seconds on the caller's clock."""
 
     queue: "BatchQueue"
     deadline: float
-    priority: Priority = Priority.NORMAL
+    priority: Priority
     decoded: bool = field(default=False, init=False)
 
 
@@ -68,28 +80,31 @@ class BatchQueue:
         """Return the predicted seconds of all that would run before a new ticket of ``priority``."""
         return self.cost.total(self._ahead(priority))
 
-    def offer(self, deadline: float, priority: Priority, now: float, wait: float) -> tuple[Ticket, list[Ticket]]:
+    def offer(self, terms: Terms, now: float, wait: float) -> tuple[Ticket, list[Ticket]]:
         """Admit a ticket. Return the ticket, and those shed to make room for it.
 
         ``wait`` is the predicted time in seconds until all that runs before the ticket is done. Raises QueueFull or
         DeadlineUnmeetable.
         """
-        shed = self.check(deadline, priority, now, wait)
+        shed = self.check(terms, now, wait)
         for victim in shed:
             self._waiting.remove(victim)
-        ticket = Ticket(self, deadline, priority)
+        ticket = Ticket(self, terms.deadline, terms.priority)
         self._waiting.insert(self._ahead(ticket.priority), ticket)
         return ticket, shed
 
-    def check(self, deadline: float, priority: Priority, now: float, wait: float) -> list[Ticket]:
+    def check(self, terms: Terms, now: float, wait: float) -> list[Ticket]:
         """Return the tickets that ``offer`` would shed. Raise what ``offer`` would raise, and change nothing."""
-        late_by = now + wait * (1 + _DOUBT) + self.cost.seconds(1) - deadline
+        late_by = now + wait * (1 + _DOUBT) + self.cost.seconds(1) - terms.deadline
         if late_by > 0:
             late = f"{len(self)} requests wait: the answer may come {late_by:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
+        if wait > terms.max_wait:
+            long = f"{len(self)} requests wait, and a request without a deadline does not wait for {wait:.1f} s"
+            raise QueueFull(long, retry_after=wait - terms.max_wait)
         if len(self) < self._max_size:
             return []
-        if self._waiting[-1].priority > priority:
+        if self._waiting[-1].priority > terms.priority:
             return [self._waiting[-1]]
         raise QueueFull(f"the queue is full with {len(self)} requests", retry_after=wait)
 

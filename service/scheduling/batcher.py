@@ -5,7 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from service import tracing
 from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.scheduling.admission import Admission, Answer, Decode
-from service.scheduling.batch_queue import Priority, Ticket
+from service.scheduling.batch_queue import Terms, Ticket
 from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model, Run, Scheduler, Trial
 from service.sessions import Session
@@ -41,6 +41,8 @@ def _run(session: Session, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float3
         probabilities = session.run(pixels)
         if len(probabilities) != len(pixels):
             raise InferenceFailed(f"{len(pixels)} images went in, {len(probabilities)} answers came out")
+    except MemoryError as error:
+        return error.with_traceback(None), started, time.perf_counter()
     except BaseException as error:
         log.exception("a batch failed")
         return InferenceFailed(f"the model failed: {error}"), started, time.perf_counter()
@@ -55,11 +57,10 @@ def _then(loop: asyncio.AbstractEventLoop, work: Callable[[], T], finish: Callab
 class Batcher:
     """Decodes images and runs the batches of all models. All methods are for the event loop's thread."""
 
-    def __init__(self, decode_threads: int, metrics: Metrics, probe_interval_s: float) -> None:
+    def __init__(self, metrics: Metrics, probe_interval_s: float) -> None:
         self.scheduler = Scheduler()
         self._metrics = metrics
         self._probe_interval_s = probe_interval_s
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
         self._runners: list[ThreadPoolExecutor] = []
         self._served: dict[Model, Served] = {}
         self._admissions: dict[Ticket, Admission] = {}
@@ -85,23 +86,23 @@ class Batcher:
         self.scheduler.remove(model)
         del self._served[model]
 
-    def check(self, served: Served, deadline: float, priority: Priority) -> None:
+    def check(self, served: Served, terms: Terms) -> None:
         """Raise what ``classify`` would raise at once. This costs little, so it comes before a body is read."""
-        self.scheduler.check(served.model, deadline, priority, asyncio.get_running_loop().time())
+        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time())
 
-    async def classify(self, served: Served, decode: Decode, deadline: float, priority: Priority) -> Answer:
-        """Run ``decode`` on a row in a decoder thread, and wait for the batch that the image then joins.
+    async def classify(self, served: Served, decoders: Executor, decode: Decode, terms: Terms) -> Answer:
+        """Run ``decode`` on a row in one of the threads ``decoders``, and wait for the batch that the image then joins.
 
         Raises at once QueueFull, DeadlineUnmeetable or Unavailable. Raises later what ``decode`` raised,
         InferenceFailed, QueueFull when the image is shed, DeadlineExceeded when it is dropped, Unavailable when its
         model is given up.
         """
-        admission = self._admit(served, decode, deadline, priority)
+        admission = self._admit(served, decode, terms)
         finish = functools.partial(self._finish_decoding, admission)
         try:
             loop = asyncio.get_running_loop()
             admission.touch("decode")
-            self._decoders.submit(_then, loop, admission.decode_row, finish)
+            admission.decoding = decoders.submit(_then, loop, admission.decode_row, finish)
             return await admission.answer
         finally:
             admission.leave()
@@ -132,8 +133,8 @@ class Batcher:
         """Stop the threads, once they have done what waits for them."""
         for probe in self._probes.values():
             probe.cancel()
-        for threads in (self._decoders, *self._runners):
-            threads.shutdown()
+        for runner in self._runners:
+            runner.shutdown()
 
     def _add_runners(self) -> None:
         for number in range(len(self._runners), self.scheduler.slots):
@@ -146,15 +147,15 @@ class Batcher:
         self.scheduler.tried_out(trial, asyncio.get_running_loop().time())
         self._start()
 
-    def _admit(self, served: Served, decode: Decode, deadline: float, priority: Priority) -> Admission:
+    def _admit(self, served: Served, decode: Decode, terms: Terms) -> Admission:
         """Take a place in the queue and a row."""
         loop = asyncio.get_running_loop()
-        wait = self.scheduler.wait(served.model, priority, loop.time())
+        wait = self.scheduler.wait(served.model, terms.priority, loop.time())
         row = served.pixels.lease()
         if row is None:
             raise QueueFull("no memory for another picture", retry_after=wait)
         try:
-            ticket, shed = self.scheduler.admit(served.model, deadline, priority, loop.time())
+            ticket, shed = self.scheduler.admit(served.model, terms, loop.time())
         except ServiceError:
             served.pixels.give_back(row)
             raise
@@ -210,7 +211,7 @@ class Batcher:
         for i, admission in enumerate(admissions):
             admission.let_go()
             if isinstance(outcome, Exception):
-                admission.fail(InferenceFailed(str(outcome)))  # one each: raising adds to an error
+                admission.fail(type(outcome)(str(outcome)))  # one each: raising adds to an error
             else:
                 admission.succeed(outcome[i], len(admissions), started, ended)
         name = run.model.name

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.errors import Unavailable
-from service.scheduling.batch_queue import BatchQueue, Priority, Ticket
+from service.scheduling.batch_queue import BatchQueue, Priority, Terms, Ticket
 from service.scheduling.breaker import Breaker
 from service.scheduling.fair_share import FairShare
 from service.sessions import Session, Sessions
@@ -92,20 +92,20 @@ class Scheduler:
         del self._models[model]
         self._share.remove(model)
 
-    def check(self, model: Model, deadline: float, priority: Priority, now: float) -> None:
+    def check(self, model: Model, terms: Terms, now: float) -> None:
         """Raise what ``admit`` would raise now. This costs little, so it comes before a body is read."""
         if model.breaker.reason is not None:
             raise Unavailable(model.breaker.reason)
-        model.queue.check(deadline, priority, now, self.wait(model, priority, now))
+        model.queue.check(terms, now, self.wait(model, terms.priority, now))
 
-    def admit(self, model: Model, deadline: float, priority: Priority, now: float) -> tuple[Ticket, list[Ticket]]:
+    def admit(self, model: Model, terms: Terms, now: float) -> tuple[Ticket, list[Ticket]]:
         """Give a place in the queue. Return the ticket, and the tickets that are shed to make room for it.
 
         Raises QueueFull, DeadlineUnmeetable or Unavailable.
         """
         if model.breaker.reason is not None:
             raise Unavailable(model.breaker.reason)
-        return model.queue.offer(deadline, priority, now, self.wait(model, priority, now))
+        return model.queue.offer(terms, now, self.wait(model, terms.priority, now))
 
     def wait(self, model: Model, priority: Priority, now: float) -> float:
         """Return the predicted seconds before a new ticket of ``priority`` would start.

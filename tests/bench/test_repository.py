@@ -41,6 +41,7 @@ def test_photos_that_are_asked_for_must_be_there(model_repository: Path, tmp_pat
 def test_each_model_is_read_in_its_highest_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in ("a/2", "a/10", "b/1"):
         (tmp_path / version).mkdir(parents=True)
+        (tmp_path / version / "manifest.json").touch()
     read = list[Path]()
     monkeypatch.setattr(repository, "_read_model", lambda folder, _: read.append(folder))
     assert list(read_models(Settings(model_repository=tmp_path))) == ["a", "b"]

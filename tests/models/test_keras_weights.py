@@ -107,17 +107,68 @@ def test_a_layer_that_xception_lacks_is_refused(keras_file: Path, tmp_path: Path
         load_model("xception", path, labels=LABELS)
 
 
-def test_another_hidden_activation_is_refused(keras_file: Path, tmp_path: Path) -> None:
-    old = '"units": 10, "activation": "relu"'
-    path = with_config_changed(keras_file, tmp_path / "a.keras", old, old.replace("relu", "tanh"))
-    with pytest.raises(ValueError, match="hidden layer's activation is not relu"):
+HIDDEN, HEAD = '"units": 10, "activation": "relu"', '"units": 3, "activation": "linear"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (HIDDEN, HIDDEN.replace("relu", "tanh"), "activation tanh, which Xception has not"),
+        (HEAD, HEAD.replace("linear", "sigmoid"), "its head ends in the activation sigmoid"),
+        (HEAD, HEAD.replace("linear", "tanh"), "its head ends in the activation tanh"),
+        (HEAD, HEAD.replace('"linear"', '{"class_name": "LeakyReLU"}'), "its head ends in the activation .*LeakyReLU"),
+        ('"activation": "linear"', '"activation": "relu"', "'block1_conv1' has the activation relu"),
+        ('"epsilon": 0.001', '"epsilon": 0.01', r"'block1_conv1_bn' has epsilon 0\.01 instead of 0\.001"),
+        ('"pool_size": [3, 3]', '"pool_size": [2, 2]', r"'block2_pool' has pool_size \[2, 2\] instead of"),
+    ],
+)
+def test_a_network_that_computes_something_else_is_refused(
+    keras_file: Path, tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    path = with_config_changed(keras_file, tmp_path / "a.keras", old, new)
+    with pytest.raises(ValueError, match=rf"a\.keras is not a Keras Xception: .*{told}"):
         load_model("xception", path, labels=LABELS)
 
 
-def test_another_epsilon_is_refused(keras_file: Path, tmp_path: Path) -> None:
-    path = with_config_changed(keras_file, tmp_path / "a.keras", '"epsilon": 0.001', '"epsilon": 0.01')
-    with pytest.raises(ValueError, match=r"does not use epsilon 0\.001"):
-        load_model("xception", path, labels=LABELS)
+@pytest.mark.parametrize("name", ["a.keras", "a.h5"])
+@pytest.mark.parametrize(
+    ("activations", "told"),
+    [
+        (["softmax"], None),
+        (["linear", "softmax"], None),
+        (["linear", "sigmoid"], "sigmoid"),
+        (["softmax", "softmax"], "softmax and softmax"),
+        (["linear", "relu"], "relu"),
+    ],
+)
+def test_the_end_of_the_head(
+    keras: ModuleType, model: Any, tmp_path: Path, name: str, activations: list[str], told: str | None
+) -> None:
+    """Whatever follows the last dense layer counts, in both formats that hold the architecture."""
+    first, *others = activations
+    out = keras.layers.Dense(3, activation=first)(model.layers[-2].output)
+    for other in others:
+        out = keras.layers.ReLU()(out) if other == "relu" else keras.layers.Activation(other)(out)
+    keras.Model(model.input, out).save(tmp_path / name)
+    if told is None:
+        assert load_model("xception", str(tmp_path / name), labels=LABELS).options["hidden_units"] == 10
+    else:
+        with pytest.raises(ValueError, match=f"its head ends in the activation {told}, not in softmax"):
+            load_model("xception", str(tmp_path / name), labels=LABELS)
+
+
+def test_a_network_without_a_head_is_refused(keras: ModuleType, model: Any, tmp_path: Path) -> None:
+    keras.Model(model.input, model.layers[-4].output).save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=r"a\.keras is not a Keras Xception: it has 0 dense layers instead of 1"):
+        load_model("xception", str(tmp_path / "a.keras"), labels=LABELS)
+
+
+def test_an_archive_whose_architecture_is_null_is_refused(keras_file: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(keras_file) as source, zipfile.ZipFile(tmp_path / "a.keras", "w") as target:
+        target.writestr("config.json", "null")
+        target.writestr("model.weights.h5", source.read("model.weights.h5"))
+    with pytest.raises(ValueError, match=r"a\.keras is not a Keras Xception"):
+        load_model("xception", str(tmp_path / "a.keras"), labels=LABELS)
 
 
 def test_another_network_is_refused(keras: ModuleType, tmp_path: Path) -> None:
@@ -140,17 +191,25 @@ def test_a_layer_with_other_arrays_is_refused(keras: ModuleType, tmp_path: Path)
         load_model("xception", str(tmp_path / "a.weights.h5"))
 
 
-@pytest.mark.parametrize("name", ["a.keras", "a.h5"])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"neither zip nor hdf5")
-    with pytest.raises(ValueError, match=f"{name} is not a Keras Xception"):
-        load_model("xception", str(tmp_path / name))
-
-
-def test_a_truncated_file_is_refused(keras_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.keras").write_bytes(keras_file.read_bytes()[:1_000_000])
-    with pytest.raises(ValueError, match=r"cut\.keras is not a Keras Xception"):
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(keras_file: Path, tmp_path: Path, share: float) -> None:
+    content = keras_file.read_bytes()
+    (tmp_path / "cut.keras").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"cut\.keras is a zip archive without its end: it is truncated"):
         load_model("xception", str(tmp_path / "cut.keras"))
+    with zipfile.ZipFile(keras_file) as archive:
+        content = archive.read("model.weights.h5")
+    (tmp_path / "cut.h5").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"cut\.h5 is not a Keras Xception: .*truncated"):
+        load_model("xception", str(tmp_path / "cut.h5"))
+
+
+def test_a_damaged_archive_is_refused(keras_file: Path, tmp_path: Path) -> None:
+    content = bytearray(keras_file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "a.keras").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.keras is not a Keras Xception: Bad CRC-32"):
+        load_model("xception", str(tmp_path / "a.keras"))
 
 
 def test_inception_v4_has_no_keras_weights(keras_file: Path) -> None:

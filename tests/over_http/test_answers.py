@@ -86,7 +86,7 @@ def test_sixteen_clients_fill_batches_and_never_swap_answers(
         with fresh.client() as client:
             together.wait(30)
             for _ in range(rounds):
-                answer = classify(client, data)
+                answer = classify(client, data, timeout_ms=30_000)
                 assert label_of(answer) == label
                 sizes.append(answer.json()["batch_size"])
         return sizes

@@ -35,6 +35,10 @@ def test_a_huge_picture_is_refused_by_its_header(client: httpx2.Client) -> None:
     assert_problem(classify(client, _huge_png_header()), 413, "pixels")
 
 
+def test_a_picture_of_a_kind_that_is_not_read(client: httpx2.Client) -> None:
+    assert_problem(classify(client, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), 415, "this is HEIC")
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
 def test_wrong_content_type(client: httpx2.Client, kind: str) -> None:
     answer = client.post("/classify?model=xception", content=b"x", headers={"Content-Type": kind})
@@ -68,31 +72,6 @@ def test_bad_parameters(client: httpx2.Client, parameters: dict[str, Any], detai
 def test_an_unknown_priority_is_named(client: httpx2.Client) -> None:
     answer = client.post("/classify?model=xception", content=png(), headers={"X-Priority": "urgent"})
     assert_problem(answer, 422, "'high', 'normal' or 'low'")
-
-
-def test_multipart_without_a_file(client: httpx2.Client) -> None:
-    answer = client.post("/classify?model=xception", data={"a": "b"}, files={"other": b"x"})
-    assert_problem(answer, 422, "no part named 'file'")
-
-
-def test_broken_multipart(client: httpx2.Client) -> None:
-    for kind in ("multipart/form-data", "multipart/form-data; boundary=b"):
-        answer = client.post("/classify?model=xception", content=b"junk", headers={"Content-Type": kind})
-        assert_problem(answer, 422, "multipart")
-
-
-def test_a_charset_that_is_none(client: httpx2.Client) -> None:
-    kind = "multipart/form-data; boundary=b; charset=undefined"
-    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="\xe9"\r\n\r\nx\r\n--b--\r\n'
-    answer = client.post("/classify?model=xception", content=part, headers={"Content-Type": kind})
-    assert_problem(answer, 422, "multipart")
-
-
-def test_a_file_name_that_utf_8_can_not_say(client: httpx2.Client) -> None:
-    kind = "multipart/form-data; boundary=b; charset=utf-7"
-    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a+2AE-b"\r\n\r\nx\r\n'
-    answer = client.post("/classify?model=xception", content=part * 2 + b"--b--\r\n", headers={"Content-Type": kind})
-    assert [result["file"] for result in answer.json()["results"]] == ["a?b", "a?b"]
 
 
 def test_of_a_header_sent_twice_the_first_counts(client: httpx2.Client) -> None:

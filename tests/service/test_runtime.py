@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import shutil
 import weakref
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from service.errors import DeadlineExceeded, InvalidImage, ModelNotFound, StartupError, Unavailable
-from service.inference.session import OnnxSession
+from service.errors import DeadlineExceeded, InvalidImage, ModelNotFound
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
 from service.settings import Settings
 from tests.service.scheduling.gated_session import until
+from tests.service.version_copies import repository
 
 pytestmark = pytest.mark.anyio
-
-
-def repository(tmp_path: Path, model_repository: Path, *versions: int) -> Path:
-    """A repository with these versions of Xception."""
-    for version in versions:
-        folder = tmp_path / "xception" / str(version)
-        shutil.copytree(model_repository / "xception" / "1", folder)
-        change(folder, {"version": version})
-    return tmp_path
-
-
-def change(folder: Path, entries: dict[str, Any]) -> None:
-    """Change these entries of a version's manifest."""
-    file = folder / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-
-
-def expect_the_second_best(folder: Path) -> None:
-    golden = json.loads((folder / "manifest.json").read_text())["golden"]
-    best, second = golden[0]["top_k"][:2]
-    best["index"], second["index"] = second["index"], best["index"]
-    change(folder, {"golden": golden})
 
 
 def settings(models: Path) -> Settings:
@@ -62,40 +34,6 @@ async def label(runtime: Runtime, version: int | None = None) -> tuple[int, str]
 
 def exposed(runtime: Runtime) -> str:
     return runtime.metrics.exposition().decode()
-
-
-async def test_an_empty_repository_says_what_to_do(tmp_path: Path) -> None:
-    async with Runtime(Settings(model_repository=tmp_path)) as runtime:
-        with pytest.raises(StartupError, match="make export"):
-            await runtime.loading
-
-
-async def test_a_default_model_that_is_not_there_is_an_error(model_repository: Path, tmp_path: Path) -> None:
-    models = repository(tmp_path, model_repository, 1)
-    async with Runtime(Settings(model_repository=models, default_model="resnet")) as runtime:
-        with pytest.raises(StartupError, match="there is only xception"):
-            await runtime.loading
-
-
-async def test_a_failed_start_is_told_by_readiness(tmp_path: Path) -> None:
-    async with Runtime(Settings(model_repository=tmp_path)) as runtime:
-        await asyncio.wait([runtime.loading])
-        assert "make export" in str(runtime.registry.unready)
-        with pytest.raises(Unavailable, match="make export"):
-            runtime.registry.find("xception")
-
-
-async def test_a_graph_that_loads_and_does_not_run_fails_its_version_alone(
-    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(session: OnnxSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        raise RuntimeError("Got invalid dimensions")
-
-    monkeypatch.setattr(OnnxSession, "run", run)
-    models = repository(tmp_path, model_repository, 1)
-    async with Runtime(Settings(model_repository=models, device="cpu", max_batch_size=1)) as runtime:
-        await runtime.loading
-        assert "Got invalid dimensions" in runtime.registry.failures["xception", 1]
 
 
 async def test_a_version_that_is_loaded_again_takes_its_own_place(model_repository: Path, tmp_path: Path) -> None:
@@ -139,44 +77,6 @@ async def test_a_runtime_that_ends_while_it_loads_just_ends(model_repository: Pa
     async with Runtime(Settings(model_repository=model_repository, device="cpu")) as runtime:
         await asyncio.sleep(0)
     assert runtime.loading.cancelled()
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (expect_the_second_best, "instead of"),
-        (lambda folder: (folder / "golden/0.jpg").write_bytes(b"not a picture"), "sha256"),
-        (lambda folder: (folder / "labels.txt").write_bytes(b"\xff\xfe"), "sha256"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "not a valid manifest"),
-    ],
-)
-async def test_what_is_wrong_in_one_folder_fails_that_version_alone(
-    model_repository: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str
-) -> None:
-    models = repository(tmp_path, model_repository, 1, 2)
-    damage(models / "xception" / "2")
-    async with Runtime(settings(models)) as runtime:
-        await runtime.loading
-        assert runtime.registry.unready is None  # the version before it works
-        assert (await label(runtime))[0] == 1
-        assert reason in runtime.registry.failures["xception", 2]
-        with pytest.raises(Unavailable, match=reason):
-            runtime.registry.find("xception", 2)
-
-
-async def test_a_model_whose_only_version_fails_makes_the_server_unready(
-    model_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = OnnxSession.run
-    monkeypatch.setattr(OnnxSession, "run", lambda session, images: run(session, images) * np.float32("nan"))
-    async with Runtime(settings(repository(tmp_path, model_repository, 1))) as runtime:
-        await runtime.loading
-        assert list(runtime.registry) == []
-        assert "xception/1: " in str(runtime.registry.unready)
-        assert "(nan)" in str(runtime.registry.unready)
-        assert "inferception_ready 0.0" in exposed(runtime)
-        with pytest.raises(Unavailable, match="re-export"):
-            runtime.registry.find("xception")
 
 
 async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
@@ -229,13 +129,13 @@ async def test_rows_are_enough_for_a_full_queue_while_every_slot_runs_its_larges
     model_repository: Path, tmp_path: Path
 ) -> None:
     models = repository(tmp_path, model_repository, 1)
-    bounded = Settings(model_repository=models, device="cpu", max_queue_size=2, max_batch_size=3, decode_threads=2)
+    bounded = Settings(model_repository=models, device="cpu", max_queue_size=2, max_batch_size=3, decoders=2)
     async with Runtime(bounded) as runtime:
         await runtime.loading
         pixels, leased = runtime.registry.find("xception").served.pixels, 0
         while pixels.lease() is not None:
             leased += 1
-    assert leased == 2 + 3 + 2
+    assert leased == 2 + 3 + 2 + 1
 
 
 async def test_a_version_goes_even_if_nobody_waits_for_that(model_repository: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -92,23 +93,49 @@ def test_cuda_graphs_are_refused_where_nothing_would_record_them(device: str) ->
     assert Settings(device="cuda", cuda_graphs=True).cuda_graphs
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"root_path": "api"},
+        {"root_path": "/api/"},
+        {"root_path": "/é"},
+        {"trusted_proxies": "proxy.example"},
+        {"trusted_proxies": "10.0.0.1/8"},
+        {"cors_origins": "a.example"},
+        {"cors_origins": "https://a.example/"},
+        {"cors_origins": "https://a.example,*"},
+    ],
+)
+def test_what_would_match_nothing_is_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate(setting)
+
+
 @pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (6, [6, 3, 1]), (8, [8, 4, 2, 1])])
 def test_batch_sizes_go_down_to_one(largest: int, sizes: list[int]) -> None:
     assert Settings(max_batch_size=largest).batch_sizes == sizes
 
 
-def test_cpus_are_those_of_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(settings, "_CGROUP_CPU_MAX", quota)
-    quota.write_text("100000 100000\n")
-    assert available_cpus() == 1
-    quota.write_text("max 100000\n")
-    assert available_cpus() == len(os.sched_getaffinity(0))
+@pytest.mark.parametrize(("quota", "cpus"), [(0.2, 1), (1.2, 2), (math.inf, 64)])
+def test_cpus_are_those_that_a_quota_fills(monkeypatch: pytest.MonkeyPatch, quota: float, cpus: int) -> None:
+    monkeypatch.setattr(settings, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert available_cpus() == cpus
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INFERCEPTION_HOST", "")
-    assert Settings().host == "127.0.0.1"
+    monkeypatch.delenv("INFERCEPTION_CACHE")
+    unset = Settings()
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"INFERCEPTION_{name.upper()}", "")
+    assert Settings() == unset
+
+
+@pytest.mark.parametrize("option", ["host", "port", "model-repository", "default-model", "cache", "device-ids"])
+def test_an_empty_option_is_refused(option: str) -> None:
+    done = run("serve", f"--{option}", "")
+    assert done.returncode == 2
+    assert f"--{option} or INFERCEPTION_{option.replace('-', '_').upper()}: " in done.stderr
 
 
 def test_a_cache_that_can_not_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

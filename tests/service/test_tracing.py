@@ -84,11 +84,12 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
     photo = kitchenware_photos[0][0].read_bytes()
     parents = {f"{i + 1:032x}": f"{i + 100:016x}" for i in range(CLIENTS)}  # by trace: the client's span
 
-    with serving(model_repository, max_batch_size=4) as server, ThreadPoolExecutor(CLIENTS) as pool:
+    settings = {"max_batch_size": 4, "trusted_proxies": "127.0.0.1", "root_path": "/api"}
+    with serving(model_repository, **settings) as server, ThreadPoolExecutor(CLIENTS) as pool:
 
         def classify(trace: str) -> None:
             with server.client() as client:
-                headers = {"traceparent": f"00-{trace}-{parents[trace]}-01"}
+                headers = {"traceparent": f"00-{trace}-{parents[trace]}-01", "X-Forwarded-Proto": "https"}
                 files = [("file", ("a.jpg", photo, "image/jpeg"))] * (PHOTOS if trace.endswith("1") else 1)
                 answer = client.post("/classify?model=xception", files=files, headers=headers)
                 assert answer.status_code == 200, answer.text
@@ -101,12 +102,13 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
     by_name: dict[str, list[Span]] = {}
     for span in collector.spans:
         by_name.setdefault(span.name, []).append(span)
-    assert by_name.keys() == {"POST /classify", "decode", "queue", "infer", "batch"}
+    assert by_name.keys() == {"POST /api/classify", "decode", "queue", "infer", "batch"}
     assert collector.names == {"classifier of the test"}
 
-    requests = {span.trace_id.hex(): span for span in by_name["POST /classify"]}
+    requests = {span.trace_id.hex(): span for span in by_name["POST /api/classify"]}
     assert {trace: span.parent_span_id.hex() for trace, span in requests.items()} == parents
     assert {span.kind for span in requests.values()} == {Span.SPAN_KIND_SERVER}
+    assert {attributes(span)["url.scheme"] for span in requests.values()} == {"https"}  # as the proxy says
     for stage in ("decode", "queue", "infer"):
         counts = Counter(span.trace_id.hex() for span in by_name[stage])
         assert counts == {trace: PHOTOS if trace.endswith("1") else 1 for trace in parents}

@@ -10,7 +10,7 @@ from models.download import WeightsUnavailable, describe, fetch
 from models.spec import HubFile
 from tests.models.download.file_server import COMMIT, CONTENT, HUB_PATH, SHA256, FileServer
 
-HUB_FILE = HubFile("someone/model", "weights/model.safetensors")
+HUB_FILE = HubFile("someone/model", "weights/model.safetensors", "main")
 
 
 def test_hub_file_is_fetched_checked_and_shows_progress(hub: FileServer, capfd: pytest.CaptureFixture[str]) -> None:

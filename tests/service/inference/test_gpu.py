@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.budget import Budget
 from service.inference.image import decode
 from service.inference.manifest import Manifest, checked_file, read_manifest
 from service.inference.placement import place
@@ -38,7 +37,7 @@ def manifest(folder: Path) -> Manifest:
 def golden(folder: Path, manifest: Manifest) -> NDArray[np.uint8]:
     pixels = np.empty((len(manifest.golden), 299, 299, 3), np.uint8)
     for sample, row in zip(manifest.golden, pixels, strict=True):
-        decode(checked_file(folder, sample).read_bytes(), row, manifest.preprocessing, 50_000_000, Budget(50_000_000))
+        decode(checked_file(folder, sample).read_bytes(), row, manifest.preprocessing, 50_000_000)
     return pixels
 
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.budget import Budget
-from service.errors import ImageTooLarge, InvalidImage
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedType
 from service.inference.image import Preprocessing, crop_box, decode
 
 SIZE = 299
@@ -23,7 +22,7 @@ def decoded(
     data: bytes, preprocessing: Preprocessing = CENTER, max_pixels: int = 50_000_000, *, fast: bool = False
 ) -> NDArray[np.uint8]:
     out = np.full((SIZE, SIZE, 3), 7, np.uint8)
-    decode(data, out, preprocessing, max_pixels, Budget(max_pixels), fast)
+    decode(data, out, preprocessing, max_pixels, fast)
     return out
 
 
@@ -167,7 +166,7 @@ def test_truncated_jpeg(kitchenware_photos: list[tuple[Path, str | None]]) -> No
 
 
 def test_formats_outside_the_list_are_refused(photo: Image.Image) -> None:
-    with pytest.raises(InvalidImage, match="JPEG"):
+    with pytest.raises(UnsupportedType, match="this is PNM, which is not read: send JPEG, PNG, "):
         decoded(encoded(photo, "PPM"))
 
 
@@ -218,3 +217,15 @@ def test_fast_leaves_small_pictures_and_other_formats_as_they_are(photo: Image.I
     for picture, kind in ((photo.resize((400, 300)), "JPEG"), (photo, "PNG")):
         data = encoded(picture, kind)
         assert np.array_equal(decoded(data, fast=True), decoded(data))
+
+
+@pytest.mark.parametrize("where", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
+def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    data = encoded(Image.new("RGB", (SIZE, SIZE)))
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, no_memory)
+    with pytest.raises(MemoryError):
+        decoded(data)

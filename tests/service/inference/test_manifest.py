@@ -4,13 +4,17 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
+from onnx.external_data_helper import set_external_data
 
 from service.errors import InvalidManifest
-from service.inference.manifest import checked_file, checked_variant, read_labels, read_manifest
+from service.inference.manifest import File, Variant, checked_file, checked_variant, read_labels, read_manifest
 
 
 @pytest.fixture
@@ -101,13 +105,44 @@ def test_a_file_that_is_a_pipe_or_a_folder(folder: Path) -> None:
         checked_file(folder, manifest.labels.model_copy(update={"file": "golden"}))
 
 
-def test_labels_that_are_not_utf_8(folder: Path) -> None:
-    content = "cup\nfork\nglass\nknife\nplate\nLöffel\n".encode("latin-1")
+def test_a_manifest_of_any_size_is_refused_before_it_is_read(folder: Path) -> None:
+    os.truncate(folder / "manifest.json", 1 << 40)  # a hole: it takes no space
+    with pytest.raises(InvalidManifest, match="has more than 2097152 bytes"):
+        read_manifest(folder)
+
+
+def test_a_manifest_that_is_all_wrong_has_a_short_reason(folder: Path) -> None:
+    edited(folder, golden=[1] * 10_000)
+    with pytest.raises(InvalidManifest, match=r"golden\.0: Input should be an object") as caught:
+        read_manifest(folder)
+    assert len(str(caught.value)) < 3_000
+
+
+def relabelled(folder: Path, content: bytes) -> tuple[str, ...]:
     (folder / "labels.txt").write_bytes(content)
     labels = json.loads((folder / "manifest.json").read_text())["labels"]
     edited(folder, labels=labels | {"sha256": hashlib.sha256(content).hexdigest()})
-    with pytest.raises(InvalidManifest, match="is not UTF-8"):
-        read_labels(folder, read_manifest(folder).labels)
+    return read_labels(folder, read_manifest(folder).labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("cup\nfork\nglass\nknife\nplate\nLöffel\n".encode("latin-1"), "is not UTF-8"),
+        ("cup\nfork\nglass\nknife\nplate\nspoon\n".encode("utf-16"), "is not UTF-8"),
+        (b"cup\nfork\n\nknife\nplate\nspoon\n", "an empty line"),
+        (b"cup\nfork\nknife\nplate\nspoon\n", "has 5 labels, its manifest says 6"),
+        (b"cup\n" * (1 << 20), "has more than 2097152 bytes"),
+    ],
+)
+def test_labels_that_name_no_classes(folder: Path, content: bytes, told: str) -> None:
+    with pytest.raises(InvalidManifest, match=told):
+        relabelled(folder, content)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_label_and_two_classes_may_have_one_name(folder: Path) -> None:
+    labels = ("crane", "fork", "glass", "knife", "crane", "Löffel")
+    assert relabelled(folder, "\r\n".join(labels).encode("utf-8-sig")) == labels
 
 
 def test_data_that_a_graph_has_and_the_manifest_does_not_name(folder: Path) -> None:
@@ -115,6 +150,65 @@ def test_data_that_a_graph_has_and_the_manifest_does_not_name(folder: Path) -> N
         assert checked_variant(folder, variant) == folder / variant.file
         with pytest.raises(InvalidManifest, match=rf"has data in .*/{variant.file}\.data, which its manifest does not"):
             checked_variant(folder, variant.model_copy(update={"external_data": None}))
+
+
+def tensor(location: str = "") -> TensorProto:
+    """A tensor of one number, in a file if there is a location."""
+    made = helper.make_tensor("one", TensorProto.FLOAT, [1], bytes(4), raw=True)
+    if location:
+        set_external_data(made, location, offset=0, length=4)
+    return made
+
+
+def written(folder: Path, graph: onnx.GraphProto, data: str | None) -> Variant:
+    """Write a graph, and describe it with this file of data."""
+    model = helper.make_model(graph)
+    helper.set_model_props(model, {"location": "Zürich"})  # an exporter may keep such a note
+    content = model.SerializeToString()
+    (folder / "mine.onnx").write_bytes(content)
+    entry = None
+    if data is not None:
+        (folder / data).parent.mkdir(exist_ok=True)
+        (folder / data).write_bytes(bytes(4))
+        entry = File(file=data, sha256=hashlib.sha256(bytes(4)).hexdigest())
+    fields = {"file": "mine.onnx", "sha256": hashlib.sha256(content).hexdigest(), "external_data": entry}
+    return read_manifest(folder).variants[0].model_copy(update=fields)
+
+
+def in_initializer(held: TensorProto) -> onnx.GraphProto:
+    return helper.make_graph([], "g", [], [], [held])
+
+
+def in_constant(held: TensorProto) -> onnx.GraphProto:
+    return helper.make_graph([helper.make_node("Constant", [], ["c"], value=held)], "g", [], [])
+
+
+def in_branch(held: TensorProto) -> onnx.GraphProto:
+    node = helper.make_node("If", ["b"], ["c"], then_branch=in_constant(held), else_branch=in_constant(tensor()))
+    return helper.make_graph([node], "g", [], [])
+
+
+@pytest.mark.parametrize("place", [in_initializer, in_constant, in_branch])
+@pytest.mark.parametrize("name", ["d", "weights/d", "d" * 127, "d" * 128, "é" * 127, f"{'d' * 200}/{'d' * 200}"])
+def test_data_anywhere_in_a_graph_is_that_of_the_manifest(
+    folder: Path, place: Callable[[TensorProto], onnx.GraphProto], name: str
+) -> None:
+    assert checked_variant(folder, written(folder, place(tensor()), None)) == folder / "mine.onnx"
+    assert checked_variant(folder, written(folder, place(tensor(name)), name)) == folder / "mine.onnx"
+    for other in (None, "other", name[:-1] + "x"):
+        with pytest.raises(InvalidManifest, match=f"has data in .*/{name}, which its manifest does not name"):
+            checked_variant(folder, written(folder, place(tensor(name)), other))
+
+
+def test_links_are_followed(folder: Path) -> None:
+    """Kubernetes mounts files as links. What a link leads to has the sha256 or has not."""
+    manifest = read_manifest(folder)
+    (folder / "labels.txt").rename(folder.parent / "elsewhere")
+    (folder / "labels.txt").symlink_to("../elsewhere")
+    assert len(read_labels(folder, manifest.labels)) == 6
+    (folder.parent / "elsewhere").write_text("cup\n")
+    with pytest.raises(InvalidManifest, match="sha256"):
+        read_labels(folder, manifest.labels)
 
 
 def test_a_changed_file_is_not_loaded(folder: Path) -> None:

@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from service.budget import Budget
 from service.errors import DeviceUnavailable
 from service.inference.devices import cpu, openvino
 from service.inference.image import decode
@@ -50,7 +49,7 @@ def photos(folder: Path) -> NDArray[np.uint8]:
     manifest = read_manifest(folder)
     pixels = np.empty((len(manifest.golden), 299, 299, 3), np.uint8)
     for sample, out in zip(manifest.golden, pixels, strict=True):
-        decode((folder / sample.file).read_bytes(), out, manifest.preprocessing, 50_000_000, Budget(50_000_000))
+        decode((folder / sample.file).read_bytes(), out, manifest.preprocessing, 50_000_000)
     return pixels
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.budget import Budget
 from service.errors import InvalidManifest
 from service.inference import warm_up as module
 from service.inference.image import decode
@@ -184,10 +183,9 @@ def test_a_picture_that_can_not_be_decoded(
     (tmp_path / "photo").write_bytes(content)
     damaged = manifest.golden[0].model_copy(update={"file": "photo", "sha256": hashlib.sha256(content).hexdigest()})
     manifest = manifest.model_copy(update={"golden": (damaged,)})
-    budget = Budget(max_pixels)
 
     def decoded(data: bytes, row: NDArray[np.uint8]) -> None:
-        decode(data, row, manifest.preprocessing, max_pixels, budget)
+        decode(data, row, manifest.preprocessing, max_pixels)
 
     with pytest.raises(InvalidManifest, match=f"can't decode .*/photo: .*{told}"):
         GoldenSamples.read(tmp_path, manifest, manifest.variants[0], decoded)
@@ -207,7 +205,7 @@ def test_a_model_dies_with_the_last_reference_to_it(folder: Path) -> None:
     pixels = list[weakref.ref[NDArray[np.uint8]]]()
 
     def decoded(data: bytes, row: NDArray[np.uint8]) -> None:
-        decode(data, row, manifest.preprocessing, 50_000_000, Budget(50_000_000))
+        decode(data, row, manifest.preprocessing, 50_000_000)
         assert isinstance(row.base, np.ndarray)
         pixels.append(weakref.ref(row.base))
 

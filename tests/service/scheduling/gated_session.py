@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.metrics import Metrics
 from service.scheduling.admission import Answer
-from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batch_queue import BatchQueue, Priority, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
@@ -84,9 +85,17 @@ def serving(*sessions: GatedSession, max_queue: int = 20, rows: int = 40, second
     return Served(model, PixelSlab(rows, 8, 1, 1, slots=len(sessions)), probe)
 
 
+class DecodingBatcher(Batcher):
+    """A batcher and the threads that decode for it."""
+
+    def __init__(self, decode_threads: int) -> None:
+        super().__init__(Metrics(), probe_interval_s=0.001)
+        self.decoders = ThreadPoolExecutor(decode_threads)
+
+
 @asynccontextmanager
-async def batching(*models: Served, decode_threads: int = 2) -> AsyncIterator[Batcher]:
-    batcher = Batcher(decode_threads, Metrics(), probe_interval_s=0.001)
+async def batching(*models: Served, decode_threads: int = 2) -> AsyncIterator[DecodingBatcher]:
+    batcher = DecodingBatcher(decode_threads)
     for one in models:
         batcher.add(one)
     try:
@@ -97,10 +106,11 @@ async def batching(*models: Served, decode_threads: int = 2) -> AsyncIterator[Ba
                 assert isinstance(session, GatedSession)
                 session.gate.release(1000)
         await asyncio.to_thread(batcher.close)
+        batcher.decoders.shutdown()
 
 
 async def ask(
-    batcher: Batcher,
+    batcher: DecodingBatcher,
     to: Served,
     value: int,
     *,
@@ -111,10 +121,10 @@ async def ask(
         pixels[...] = value
 
     deadline = asyncio.get_running_loop().time() + 1000.0
-    return await batcher.classify(to, decode or fill, deadline, priority)
+    return await batcher.classify(to, batcher.decoders, decode or fill, Terms(deadline, priority))
 
 
-async def queued(batcher: Batcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:
+async def queued(batcher: DecodingBatcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:
     """Start a request for each value, and return when all images are decoded and wait for a batch."""
     decoded = len(to.model.queue) + len(values)
     tasks = [asyncio.ensure_future(ask(batcher, to, value)) for value in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.scheduling.batch_queue import BatchQueue, Priority
+from service.scheduling.batch_queue import BatchQueue, Terms
 from service.scheduling.cost_model import CostModel
 from service.scheduling.scheduler import Model, Run, Scheduler
 
@@ -29,7 +29,7 @@ def served(to: Scheduler, name: str, seconds: float, slots: int = 1) -> Model:
 
 def put(to: Scheduler, model: Model, count: int, now: float = 0.0) -> None:
     for _ in range(count):
-        ticket, _ = to.admit(model, now + 1000.0, Priority.NORMAL, now)
+        ticket, _ = to.admit(model, Terms(now + 1000.0), now)
         to.decoded(ticket)
 
 

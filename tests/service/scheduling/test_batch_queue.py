@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import DeadlineUnmeetable, QueueFull
-from service.scheduling.batch_queue import BatchQueue, Priority, Ticket
+from service.scheduling.batch_queue import BatchQueue, Priority, Terms, Ticket
 from service.scheduling.cost_model import CostModel
 
 
@@ -14,14 +14,14 @@ def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1) -> BatchQueue:
 def offered(
     to: BatchQueue, *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, wait: float = 0.0
 ) -> Ticket:
-    ticket, _ = to.offer(deadline, priority, now=0.0, wait=wait)
+    ticket, _ = to.offer(Terms(deadline, priority), now=0.0, wait=wait)
     ticket.decoded = True
     return ticket
 
 
 def test_undecoded_tickets_wait() -> None:
     waiting = queue()
-    ticket, _ = waiting.offer(100.0, Priority.NORMAL, now=0.0, wait=0.0)
+    ticket, _ = waiting.offer(Terms(100.0), now=0.0, wait=0.0)
     assert not waiting.ready
     assert waiting.take(0.0) == ([], 0, [])
     ticket.decoded = True
@@ -55,7 +55,7 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
     waiting = queue(max_size=3)
     first, last = offered(waiting, priority=Priority.LOW), offered(waiting, priority=Priority.LOW)
     normal = offered(waiting)
-    high, shed = waiting.offer(100.0, Priority.HIGH, now=0.0, wait=0.0)
+    high, shed = waiting.offer(Terms(100.0, Priority.HIGH), now=0.0, wait=0.0)
     assert shed == [last]
     high.decoded = True
     assert waiting.take(0.0).tickets == [high, normal, first]
@@ -68,10 +68,19 @@ def test_what_cannot_make_it_is_refused_on_arrival() -> None:
     offered(waiting, deadline=3.5, wait=2.0)
 
 
+def test_who_sets_no_deadline_is_refused_rather_than_kept_waiting() -> None:
+    waiting = queue()
+    with pytest.raises(QueueFull, match=r"does not wait for 1\.5 s") as refused:
+        waiting.check(Terms(100.0, max_wait=1.0), now=0.0, wait=1.5)
+    assert refused.value.retry_after == 0.5
+    assert waiting.check(Terms(100.0, max_wait=1.0), now=0.0, wait=1.0) == []
+    assert waiting.check(Terms(100.0), now=0.0, wait=1.5) == []
+
+
 def test_check_changes_nothing() -> None:
     waiting = queue(max_size=1)
     low = offered(waiting, priority=Priority.LOW)
-    assert waiting.check(100.0, Priority.NORMAL, now=0.0, wait=0.0) == [low]
+    assert waiting.check(Terms(100.0), now=0.0, wait=0.0) == [low]
     assert len(waiting) == 1
 
 

@@ -52,6 +52,20 @@ async def test_a_crash_fails_its_batch_and_the_next_one_runs() -> None:
         assert [(await task).probabilities.tolist() for task in rest] == [[2], [3]]
 
 
+async def test_a_batch_without_memory_says_so() -> None:
+    session = GatedSession()
+    one = serving(session)
+
+    def no_memory(_: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise MemoryError("unable to allocate 1 GB")
+
+    async with batching(one) as batcher:
+        session.result = no_memory
+        session.gate.release()
+        with pytest.raises(MemoryError, match="1 GB"):
+            await ask(batcher, one, 1)
+
+
 async def test_a_wrong_number_of_answers_is_an_error_not_a_mix_up() -> None:
     session = GatedSession()
     one = serving(session)

@@ -86,13 +86,13 @@ async def test_a_decoder_thread_that_can_not_start_costs_no_row_twice(monkeypatc
     """A pool puts work into its queue before it starts a thread for the work, so the work runs all the same."""
     one = serving(GatedSession(), rows=2)
     async with batching(one, decode_threads=1) as batcher:
-        submit = batcher._decoders.submit
+        submit = batcher.decoders.submit
 
         def refuse(*work: Any) -> None:
             submit(*work)
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(batcher._decoders, "submit", refuse)
+        monkeypatch.setattr(batcher.decoders, "submit", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             await ask(batcher, one, 1)
         await asyncio.wrap_future(submit(int))  # the only decoder has come to the end of its queue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import DeadlineUnmeetable, Unavailable
-from service.scheduling.batch_queue import Priority
+from service.scheduling.batch_queue import Priority, Terms
 from service.scheduling.scheduler import Scheduler
 from tests.service.scheduling.scheduled import MAX_QUEUE, put, served, started
 
@@ -20,7 +20,7 @@ def test_nothing_waits_so_nothing_runs() -> None:
 def test_work_that_is_not_decoded_yet_counts_and_does_not_run() -> None:
     scheduler = Scheduler()
     model = served(scheduler, "a", 0.1)
-    ticket, _ = scheduler.admit(model, 1000.0, Priority.NORMAL, 0.0)
+    ticket, _ = scheduler.admit(model, Terms(1000.0), 0.0)
     assert scheduler.next(0.0) is None
     assert scheduler.wait(model, Priority.NORMAL, 0.0) == pytest.approx(0.12)
     scheduler.cancel(ticket)
@@ -30,7 +30,7 @@ def test_work_that_is_not_decoded_yet_counts_and_does_not_run() -> None:
 def test_dropped_tickets_are_told_even_when_nothing_runs() -> None:
     scheduler = Scheduler()
     model = served(scheduler, "a", 0.1)
-    ticket, _ = scheduler.admit(model, 1.0, Priority.NORMAL, 0.0)
+    ticket, _ = scheduler.admit(model, Terms(1.0), 0.0)
     scheduler.decoded(ticket)
     run = started(scheduler, 0.95)
     assert (run.tickets, run.dropped) == ([], [ticket])
@@ -109,10 +109,10 @@ def test_what_cannot_be_answered_in_time_is_refused() -> None:
     model = served(scheduler, "a", 0.1)
     put(scheduler, model, 8)
     with pytest.raises(DeadlineUnmeetable):
-        scheduler.check(model, 0.9, Priority.NORMAL, 0.0)
+        scheduler.check(model, Terms(0.9), 0.0)
     with pytest.raises(DeadlineUnmeetable):
-        scheduler.admit(model, 0.9, Priority.NORMAL, 0.0)
-    scheduler.check(model, 1.1, Priority.NORMAL, 0.0)
+        scheduler.admit(model, Terms(0.9), 0.0)
+    scheduler.check(model, Terms(1.1), 0.0)
     assert len(model.queue) == 8
 
 
@@ -122,15 +122,15 @@ def test_a_failing_model_is_given_up_with_all_that_waits_until_it_is_restored() 
     for failures in range(1, 4):
         put(scheduler, model, 1)
         run = started(scheduler)
-        waiting, _ = scheduler.admit(model, 1000.0, Priority.NORMAL, 0.0)
+        waiting, _ = scheduler.admit(model, Terms(1000.0), 0.0)
         given_up = scheduler.finished(run, 0.1, 0.1, "out of memory")
         assert given_up == ([waiting] if failures == 3 else [])
         scheduler.cancel(waiting)
     for refuse in (scheduler.check, scheduler.admit):
         with pytest.raises(Unavailable, match="3 batches in a row failed, the last with: out of memory"):
-            refuse(model, 1000.0, Priority.NORMAL, 0.0)
+            refuse(model, Terms(1000.0), 0.0)
     scheduler.restored(model)
-    scheduler.check(model, 1000.0, Priority.NORMAL, 0.0)
+    scheduler.check(model, Terms(1000.0), 0.0)
 
 
 def test_a_removed_model_leaves_the_others_alone() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.errors import Overloaded, Unavailable
-from service.scheduling.batch_queue import BatchQueue, Priority, Ticket
+from service.scheduling.batch_queue import BatchQueue, Priority, Terms, Ticket
 from service.scheduling.cost_model import CostModel
 from service.scheduling.scheduler import Model, Run, Scheduler, Trial
 
@@ -76,7 +76,7 @@ class World:
     def arrive(self, now: float, arrival: Arrival) -> None:
         model = self.models[arrival.model]
         try:
-            ticket, shed = self.scheduler.admit(model, now + arrival.patience, arrival.priority, now)
+            ticket, shed = self.scheduler.admit(model, Terms(now + arrival.patience, arrival.priority), now)
         except (Overloaded, Unavailable):
             self.refused += 1
             return
