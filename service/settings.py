@@ -152,7 +152,7 @@ class _Requests(_Group):
     max_wait_ms: int = Field(
         1_000,
         ge=1,
-        description="ms in which a request that sets no deadline must be answered, or it is refused on arrival",
+        description="ms in which a request without a deadline must be answered, or it is refused",
     )
     body_timeout_ms: int = Field(5_000, ge=1, description="ms in which some more of a body must arrive")
     min_body_rate: int = Field(8_000, ge=1, description="bytes a second of a body, on average after body_timeout_ms")

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -99,7 +100,7 @@ class Access:
         if log.isEnabledFor(level):
             fields = {
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": quote(scope["path"]),  # a space would begin what looks like another field
                 "status": status,
                 "model": trace.model,
                 "request_id": trace.request_id,

@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import logging
+import math
 import os
+import resource
 import shlex
 import socket
+import threading
 from types import FrameType
 
 import uvicorn
@@ -17,11 +20,25 @@ from service.runtime import Runtime
 log = logging.getLogger("inferception")
 
 
+def _connections(wanted: int) -> int:
+    """Let this process open all the files that it may, and return how many of ``wanted`` connections that allows.
+
+    Twice as many connections can be open. A quarter of the files is left for models and all else.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = min(wanted, most * 3 // 8)
+    if allowed < wanted:
+        log.warning("max_connections is %d, not %d: this process may open %d files (ulimit -n)", allowed, wanted, most)
+    return allowed
+
+
 class DrainingServer(uvicorn.Server):
     """Serves ``runtime`` until it gets SIGTERM or SIGINT, or until the runtime fails to load.
 
     A signal makes the runtime drain. The server goes on for ``drain_grace_ms`` while load balancers notice, then stops
-    as uvicorn does: it takes no new connections and answers every request that it accepted.
+    as uvicorn does: it takes no new connections and answers every request that it accepted. What is still open
+    ``body_timeout_ms`` after the longest deadline is dropped.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -38,7 +55,9 @@ class DrainingServer(uvicorn.Server):
             root_path=settings.root_path or "",
             proxy_headers=settings.trusted_proxies is not None,
             forwarded_allow_ips=settings.trusted_proxies,
-            http=bounded_connection(settings.max_connections, arrival_s, runtime.metrics),
+            ws="none",
+            http=bounded_connection(_connections(settings.max_connections), arrival_s, runtime.metrics),
+            timeout_graceful_shutdown=math.ceil((settings.max_timeout_ms + settings.body_timeout_ms) / 1e3),
         )
         super().__init__(config)
         self.failed = False
@@ -57,7 +76,8 @@ class DrainingServer(uvicorn.Server):
             return
         gc.collect()
         gc.freeze()  # what is there now stays: later collections need not walk it
-        print(self._announcement(), flush=True)  # noqa: T201 - for the person who started the server
+        # For the person who started the server. If nobody reads the pipe, only this thread waits.
+        threading.Thread(target=os.write, args=(1, os.fsencode(self._announcement())), daemon=True).start()
 
     def _announcement(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()[:2]

@@ -84,7 +84,7 @@ def test_images_are_built_here_or_of_a_fixed_version(name: str) -> None:
 @pytest.mark.parametrize("name", ["service", "service-gpu", "replica", "proxy"])
 def test_stopping_leaves_time_to_answer(name: str) -> None:
     settings = Settings.model_fields
-    needed = (settings["drain_grace_ms"].default + settings["max_timeout_ms"].default) / 1e3
+    needed = sum(settings[name].default for name in ("drain_grace_ms", "max_timeout_ms", "body_timeout_ms")) / 1e3
     assert float(SERVICES[name]["stop_grace_period"].removesuffix("s")) > needed
 
 

@@ -49,7 +49,7 @@ def test_stopping_leaves_time_to_answer() -> None:
     asleep = SERVICE["lifecycle"]["preStop"]["sleep"]["seconds"]
     given = {each["name"].removeprefix("INFERCEPTION_").lower(): each["value"] for each in SERVICE["env"]}
     settings = Settings.model_validate(given)
-    needed = asleep + (settings.drain_grace_ms + settings.max_timeout_ms) / 1e3
+    needed = asleep + (settings.drain_grace_ms + settings.max_timeout_ms + settings.body_timeout_ms) / 1e3
     assert POD["spec"]["terminationGracePeriodSeconds"] > needed
 
 

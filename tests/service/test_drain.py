@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -57,3 +62,32 @@ def test_a_second_signal_exits_at_once(server: Server) -> None:
             pass
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 128 + signal.SIGTERM  # a drain would exit with 0
+
+
+def test_no_connection_keeps_a_drain_from_ending(model_repository: Path) -> None:
+    """Clients that are idle, that stop in a head or a body, and that read no answer or only a byte at a time."""
+    limits = {"drain_grace_ms": 0, "max_timeout_ms": 1000, "body_timeout_ms": 1000}
+    post = b"POST /classify?model=xception HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with serving(model_repository, **limits) as server, ExitStack() as stack:
+        for sent in (b"", b"GET / HT", post + b"Content-Length: 9\r\n\r\nx", post + b"Expect: 100-continue\r\n"):
+            stack.enter_context(server.connect()).sendall(sent)
+        unread, slow = (stack.enter_context(socket.socket()) for _ in range(2))
+        for connection in (unread, slow):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+            connection.connect(server.address)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: test\r\n\r\n" * 1000)
+        with server.client() as client:
+
+            def answers() -> list[str]:
+                return re.findall(r'requests_total\{.*"unknown".* (\S+)', client.get("/metrics").text)
+
+            before = list[str]()
+            while (now := answers()) != before or not now:  # until nothing more of the answers can be sent
+                before = now
+        server.process.send_signal(signal.SIGTERM)
+        patience = time.monotonic() + 30
+        while server.process.poll() is None:
+            assert time.monotonic() < patience
+            with contextlib.suppress(ConnectionResetError):
+                slow.recv(1)
+        assert server.process.wait() == 0

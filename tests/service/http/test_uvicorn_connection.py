@@ -1,9 +1,12 @@
-"""Input that never reaches the application: too many connections, heads that trickle or never end."""
+"""Too many connections, heads that trickle or never end, and clients that do not read."""
 
 from __future__ import annotations
 
 import json
+import re
+import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.server import Server, received, serving
+from tests.service.http.raw import CHUNKED, assert_live, is_answered, picture, statuses, upload
 
 CONNECTIONS = 4
 
@@ -27,20 +31,6 @@ def small_server(model_repository: Path) -> Iterator[Server]:
         yield running
 
 
-def is_answered(connection: socket.socket) -> bool:
-    """Send a request on a connection that stays open, and return whether it is answered."""
-    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
-    answer = b""
-    while not answer.endswith(b"}") and (chunk := connection.recv(65536)):
-        answer += chunk
-    return answer.startswith(b"HTTP/1.1 200")
-
-
-def assert_live(server: Server) -> None:
-    with server.client() as client:
-        assert client.get("/health/live").status_code == 200
-
-
 def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
     with ExitStack() as stack:
         open_ones = [stack.enter_context(small_server.connect()) for _ in range(CONNECTIONS)]
@@ -55,11 +45,13 @@ def test_a_connection_too_many_is_told_so(small_server: Server) -> None:
     assert_live(small_server)
 
 
-def test_twice_too_many_connections_are_closed_unheard(small_server: Server) -> None:
+def test_a_connection_far_too_many_takes_the_place_of_an_idle_one(small_server: Server) -> None:
     with ExitStack() as stack:
-        silent = [stack.enter_context(small_server.connect()) for _ in range(2 * CONNECTIONS + 1)]
-        assert silent[-1].recv(1000) == b""
-        assert is_answered(silent[0])
+        silent = [stack.enter_context(small_server.connect()) for _ in range(2 * CONNECTIONS)]
+        assert all(map(is_answered, silent))
+        assert is_answered(stack.enter_context(small_server.connect()))
+        closed = select.select(silent, [], [], 30)[0]
+        assert [connection.recv(1000) for connection in closed] == [b""]
     assert_live(small_server)
 
 
@@ -113,3 +105,54 @@ def test_what_is_not_http_is_told_so(server: Server) -> None:
     assert json.loads(body)["status"] == 400
     with server.client() as client:
         assert 'inferception_connections_refused_total{reason="bad request"}' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\n", CHUNKED + b"0\r\n", CHUNKED + b"1\r\nx\r\n0\r\n"])
+def test_header_fields_without_end_are_refused(server: Server, start: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(start + b"X: y\r\n" * 70_000)
+        assert statuses(connection) == [b"431"]
+    assert_live(server)
+
+
+@pytest.mark.parametrize("start", [CHUNKED + b"1;", CHUNKED + b"1\r\nx\r\n1;", b"\r\n" * 40_000])
+def test_what_frames_a_body_without_end_is_refused(server: Server, start: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(start + b"a" * 400_000)
+        assert statuses(connection) == [b"431"]
+    assert_live(server)
+
+
+def test_a_head_of_64_kib_is_the_largest(server: Server) -> None:
+    for size, status in ((65_536, b"200"), (65_537, b"431")):
+        head = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\nX: %b\r\n\r\n"
+        with server.connect() as connection:
+            connection.sendall(head % (b"x" * (size - len(head) + 2)))
+            assert statuses(connection) == [status]
+
+
+def test_a_body_that_comes_slowly_is_read_for_as_long_as_it_comes(server: Server) -> None:
+    body = picture(100)
+    with server.connect() as connection:
+        for part in (upload(body)[: -len(body)], body[:10_000], body[10_000:20_000], body[20_000:]):
+            connection.sendall(part)
+            pause = time.monotonic() + 0.2  # with three of them, the request takes longer than a head may
+            while time.monotonic() < pause:
+                assert_live(server)
+        assert statuses(connection, 1) == [b"200"]
+
+
+def test_a_client_that_does_not_read_is_cut_off(server: Server) -> None:
+    def open_files() -> float:
+        with server.client() as client:
+            return float(re.findall(r"^process_open_fds (\S+)", client.get("/metrics").text, re.MULTILINE)[0])
+
+    before = open_files()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        connection.connect(server.address)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: test\r\n\r\n" * 1000)
+        assert connection.recv(1)
+        patience = time.monotonic() + 60
+        while open_files() > before:
+            assert time.monotonic() < patience
