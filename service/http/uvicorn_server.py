@@ -19,6 +19,8 @@ from service.runtime import Runtime
 
 log = logging.getLogger("inferception")
 
+_CLOSING_S = 5.0  # the last batch ends, and models go
+
 
 def _connections(wanted: int) -> int:
     """Let this process open all the files that it may, and return how many of ``wanted`` connections that allows.
@@ -38,7 +40,8 @@ class DrainingServer(uvicorn.Server):
 
     A signal makes the runtime drain. The server goes on for ``drain_grace_ms`` while load balancers notice, then stops
     as uvicorn does: it takes no new connections and answers every request that it accepted. What is still open
-    ``body_timeout_ms`` after the longest deadline is dropped.
+    ``body_timeout_ms`` after the longest deadline is dropped. A batch that has not returned 5 s later never will: the
+    process then exits with code 1.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -97,8 +100,15 @@ class DrainingServer(uvicorn.Server):
             os._exit(128 + sig)
         self._runtime.drain()
         log.info("draining: new work gets 503; a second signal exits at once")
+        last = threading.Timer(self._longest_drain_s(), os._exit, (1,))
+        last.daemon = True
+        last.start()
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(loop.call_later, self._runtime.settings.drain_grace_ms / 1e3, self._stop)
+
+    def _longest_drain_s(self) -> float:
+        """Return when only a batch that never returns can keep the process from ending, in seconds."""
+        return self._runtime.settings.drain_grace_ms / 1e3 + (self.config.timeout_graceful_shutdown or 0) + _CLOSING_S
 
     def _stop(self) -> None:
         self.should_exit = True

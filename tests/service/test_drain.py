@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from bench.server import running
 from tests.server import Server, serving
 
 CLIENTS = 8
@@ -91,3 +94,27 @@ def test_no_connection_keeps_a_drain_from_ending(model_repository: Path) -> None
             with contextlib.suppress(ConnectionResetError):
                 slow.recv(1)
         assert server.process.wait() == 0
+
+
+def test_a_batch_that_never_returns_does_not_keep_the_server_from_ending(
+    model_repository: Path, tmp_path: Path, kitchenware_photos: list[tuple[Path, str | None]]
+) -> None:
+    hangs = tmp_path / "hangs"
+    program = f"""
+import pathlib, threading
+from service import __main__
+from service.http import uvicorn_server
+from service.inference.session import OnnxSession
+answer, hangs = OnnxSession.run, pathlib.Path({str(hangs)!r})
+OnnxSession.run = lambda self, images: threading.Event().wait() if hangs.exists() else answer(self, images)
+uvicorn_server._CLOSING_S = 1.0
+__main__.main()
+"""
+    settings = ("serve", "--port=0", f"--model-repository={model_repository}", "--default-model=xception")
+    patience = ("--device=cpu", "--drain-grace-ms=0", "--max-timeout-ms=500", "--body-timeout-ms=500")
+    with running(Server, [sys.executable, "-c", program, *settings, *patience], os.environ) as server:
+        hangs.touch()
+        with server.client() as client:
+            assert client.post("/classify", content=kitchenware_photos[0][0].read_bytes()).status_code == 504
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(15) == 1

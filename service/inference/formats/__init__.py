@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from service.errors import InvalidImage, UnsupportedType
-from service.inference.formats import avif, bmp, jpeg, png, tiff, webp
+from service.inference.formats import avif, bmp, gif, jpeg, png, tiff, webp
 from service.inference.formats.stored import Stored
 
 _BOX = rb"....ftyp(?:....){0,60}?"  # ISO's files of boxes name the standards that they follow
@@ -44,7 +44,15 @@ _NOT_READ = {
     "GZIP": rb"\x1f\x8b",
 }
 _SIGNATURES = {name: re.compile(signature, re.DOTALL) for name, signature in (_READ | _NOT_READ).items()}
-_BARE = {"JPEG": jpeg.bare, "PNG": png.bare, "WEBP": webp.bare, "TIFF": tiff.bare, "AVIF": avif.bare, "BMP": bmp.bare}
+_BARE = {
+    "JPEG": jpeg.bare,
+    "PNG": png.bare,
+    "WEBP": webp.bare,
+    "GIF": gif.bare,
+    "BMP": bmp.bare,
+    "TIFF": tiff.bare,
+    "AVIF": avif.bare,
+}
 
 FORMATS = tuple(_READ)
 
@@ -64,4 +72,4 @@ def format_of(data: bytes, formats: Sequence[str]) -> str:
 
 def bare(data: bytes, name: str) -> Stored:
     """Return the picture in a file of format ``name`` without metadata."""
-    return _BARE[name](data) if name in _BARE else Stored(data)
+    return _BARE[name](data)

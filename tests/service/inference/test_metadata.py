@@ -150,6 +150,14 @@ def test_webp(lossless: bool, mode: str) -> None:
             pixels_of(plain[:end])
 
 
+def test_comments_of_a_gif() -> None:
+    whole = encoded(photo_like().convert("P"), "GIF", transparency=3)
+    first = 13 + 3 * 256
+    flood = b"\x21\xfe" + b"\1a" * 200_000 + b"\0" + b"\x21\xfe\1a\0" * 100_000
+    np.testing.assert_array_equal(pixels_of(whole[:first] + flood + whole[first:]), pixels_of(whole))
+    assert len(bare(whole[:first] + flood + whole[first:], "GIF").data) <= len(whole)
+
+
 @pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\r\n", b"\n \n"])
 def test_what_stands_before_a_picture(png: bytes, before: bytes) -> None:
     assert_photo(before + png)
