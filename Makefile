@@ -24,7 +24,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench load locust locust-smoke lock images test-container clean
+.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench load locust locust-smoke lock sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ lock: .venv/dev ## lock the requirements of the service, the GPU and Locust
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
 		--constraints service.txt --no-emit-package onnxruntime --no-emit-package onnxruntime-ep-openvino
 	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
+
+sbom: .venv/dev ## list what the images contain, as CycloneDX files in reports/
+	mkdir -p reports
+	for kind in service service-gpu locust; do \
+		$(bin)/cyclonedx-py requirements requirements/$$kind.txt --output-file reports/sbom-$$kind.cdx.json || exit 1; \
+	done
 
 images: image-export image-service image-locust ## build the images for export, service and Locust, with docker or podman
 

@@ -1,4 +1,4 @@
-"""``python -m service serve | check``."""
+"""``python -m service serve | check | key``."""
 
 import argparse
 import asyncio
@@ -25,8 +25,14 @@ def main() -> None:
     check = _options(
         commands.add_parser("check", usage=USAGE, help="load every model, try it, and exit"), ModelSettings
     )
+    commands.add_parser("key", help="make an API key, and its lines for the file api_keys").add_argument("name")
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
+    if command == "key":
+        from service.http.auth import new_key
+
+        print(new_key(arguments.name))
+        return
     try:
         if command == "serve":
             settings = CliApp.run(Settings, cli_args=arguments, cli_settings_source=serve)

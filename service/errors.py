@@ -41,6 +41,14 @@ class InvalidParameter(ServiceError):
     """A parameter is out of range for the model, or a part of the request is missing."""
 
 
+class Unauthorized(ServiceError):
+    """The request has no key, or an unknown one."""
+
+
+class Forbidden(ServiceError):
+    """The key does not allow this."""
+
+
 class ModelNotFound(ServiceError):
     """No model, or no such version of it, has that name."""
 
@@ -71,6 +79,10 @@ class QueueFull(Overloaded):
 
 class DeadlineUnmeetable(Overloaded):
     """The queue is so long that the answer would come after the deadline."""
+
+
+class RateExceeded(Overloaded):
+    """The key was used more often than it may be."""
 
 
 class DeadlineExceeded(ServiceError):

@@ -117,6 +117,7 @@ class _Logs(_Group):
 class _Server(_Group):
     title = _Logs.title
 
+    api_keys: Path | None = Field(None, description="TOML file of API keys; nobody needs a key if left out")
     max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
     drain_grace_ms: int = Field(
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.problems import problem, problem_response
 from service.runtime import Runtime
+from service.scheduling.batch_queue import Priority
 
 log = logging.getLogger("inferception.access")
 
@@ -30,6 +31,8 @@ class Trace:
     request_id: str
     arrived: float = field(default_factory=time.perf_counter)
     model: str = ""
+    key: str = ""  # the name of the API key
+    best_priority: Priority = Priority.HIGH  # that the key allows
     stages: dict[str, float] = field(default_factory=dict)  # seconds
 
     @property
@@ -104,6 +107,7 @@ class Access:
                 "status": status,
                 "model": trace.model,
                 "request_id": trace.request_id,
+                **({"key": trace.key} if trace.key else {}),
                 **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in trace.stages.items()},
             }
             log.log(level, "request", extra={"fields": fields})

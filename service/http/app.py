@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends
+from fastapi.security import HTTPBearer
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -14,6 +14,7 @@ from service import tracing
 from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
 from service.http import classify, status
 from service.http.access import PROBES, Access
+from service.http.auth import Door, read_keys
 from service.http.problems import (
     described_headers,
     described_problems,
@@ -34,10 +35,11 @@ _TELEMETRY: TelemetryConfig = {
 }
 
 
-def create_app(runtime: Runtime, dependencies: Sequence[Depends] = ()) -> FastAPI:
+def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) -> FastAPI:
     """Return the ASGI application, whose lifespan enters ``runtime``. It answers 503 until the models are loaded.
 
     FastAPI calls ``dependencies`` before every route. Requests are traced if ``service.tracing`` was configured before.
+    Raises StartupError for a wrong file of API keys.
     """
 
     @asynccontextmanager
@@ -45,6 +47,11 @@ def create_app(runtime: Runtime, dependencies: Sequence[Depends] = ()) -> FastAP
         async with runtime:
             yield
 
+    keys = read_keys(runtime.settings.api_keys) if runtime.settings.api_keys else {}
+    described = described_problems(405, 431, 500)
+    if keys:
+        dependencies = [*dependencies, Depends(HTTPBearer(auto_error=False))]  # for the description alone
+        described |= described_problems(401, 403, 429)
     app = FastAPI(
         title="Inferception",
         description="Classifies images with the Inception family.",
@@ -52,12 +59,14 @@ def create_app(runtime: Runtime, dependencies: Sequence[Depends] = ()) -> FastAP
         dependencies=dependencies,
         redoc_url=None,
         redirect_slashes=False,
-        responses={200: {"headers": described_headers()}, **described_problems(405, 431, 500)},
+        responses={200: {"headers": described_headers()}, **described},
         telemetry={**_TELEMETRY, "tracing": tracing.is_on()},
     )
     app.state.runtime = runtime
     app.include_router(classify.router)
     app.include_router(status.router)
+    if keys:
+        app.add_middleware(Door, keys=keys)
     app.add_middleware(Access, runtime=runtime)
     if runtime.settings.cors_origins:
         app.add_middleware(  # the last one is the outermost: what a page may not read, it can't report

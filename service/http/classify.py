@@ -30,7 +30,8 @@ async def classify(
     runtime: Runtime = request.app.state.runtime
     trace: Trace = request.state.trace
     timeout_ms = asked.timeout_ms or headers.x_request_timeout_ms
-    question = runtime.predict.question(asked.model, asked.version, timeout_ms, headers.priority)
+    priority = max(headers.priority, trace.best_priority)  # a lower number runs first
+    question = runtime.predict.question(asked.model, asked.version, timeout_ms, priority)
     trace.model = question.classifier.name
     top_k, classes = asked.top_k or 5, len(question.classifier.labels)
     if asked.top_k is not None and asked.top_k > classes:

@@ -23,6 +23,8 @@ class Problem(TypedDict):
 
 _STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidImage: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.BodyTimeout: 408,
     errors.BodyTooLarge: 413,
@@ -32,6 +34,7 @@ _STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidParameter: 422,
     errors.QueueFull: 429,
     errors.DeadlineUnmeetable: 429,
+    errors.RateExceeded: 429,
     errors.InferenceFailed: 500,
     errors.Unavailable: 503,
     errors.Draining: 503,
@@ -40,10 +43,18 @@ _STATUS: dict[type[errors.ServiceError], int] = {
 _HEADERS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
+_FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\"]+/)+")
+
+
 def problem_of(error: errors.ServiceError) -> Problem:
     """Describe ``error`` as a problem; its type is the error's name, a stable identifier for clients."""
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
-    return problem(_STATUS[type(error)], str(error), kind)
+    return problem(_STATUS[type(error)], without_folders(str(error)), kind)
+
+
+def without_folders(text: str) -> str:
+    """Return ``text`` with the names of files in place of their absolute paths, which are no client's business."""
+    return _FOLDERS.sub("", text)
 
 
 def problem(status: int, detail: str, kind: str | None = None) -> Problem:
@@ -84,6 +95,8 @@ def headers_of(error: errors.ServiceError) -> dict[str, str]:
         return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     if isinstance(error, errors.Draining | errors.BodyTimeout):
         return {"Connection": "close"}
+    if isinstance(error, errors.Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, errors.UnsupportedEncoding):
         return {"Accept-Encoding": "gzip, deflate"}
     return {}

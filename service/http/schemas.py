@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from service.classifier import Classifier
 from service.errors import ServiceError
-from service.http.problems import Problem, problem_of
+from service.http.problems import Problem, problem_of, without_folders
 from service.inference.manifest import Prediction
 from service.scheduling.admission import Answer
 
@@ -121,7 +121,7 @@ def model_info(classifier: Classifier) -> ModelInfo:
         name=classifier.name,
         version=classifier.version,
         ready=classifier.unready is None,
-        reason=classifier.unready or placement.reason,
+        reason=without_folders(classifier.unready or placement.reason),
         provider=placement.provider,
         nodes=placement.nodes,
         precision=placement.precision,

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.errors import Unavailable
-from service.http.problems import described_problems
+from service.http.problems import described_problems, without_folders
 from service.http.schemas import Health, ModelInfo, Models, model_info
 from service.runtime import Runtime
 
@@ -38,7 +38,7 @@ async def models(request: Request) -> Models:
     """List every model in the repository: how it is served, or why it is not."""
     registry = _runtime(request).registry
     failed = [
-        ModelInfo(name=name, version=version, ready=False, reason=reason)
+        ModelInfo(name=name, version=version, ready=False, reason=without_folders(reason))
         for (name, version), reason in registry.failures.items()
     ]
     return Models(models=[*map(model_info, registry), *failed])

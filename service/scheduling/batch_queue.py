@@ -95,10 +95,12 @@ class BatchQueue:
 
     def check(self, terms: Terms, now: float, wait: float) -> list[Ticket]:
         """Return the tickets that ``offer`` would shed. Raise what ``offer`` would raise, and change nothing."""
-        needed = wait * (1 + _DOUBT) + self.cost.seconds(1)
-        if (late_by := now + needed - terms.deadline) > 0:
+        wait_s = wait * (1 + _DOUBT)
+        if (late_by := now + wait_s + self.cost.seconds(1) - terms.deadline) > 0:
             late = f"{len(self)} requests wait: the answer may come {late_by:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
+        # Nothing drops a request without a deadline when it is late. So its whole batch counts.
+        needed = wait_s + self.cost.seconds(self.cost.next_size(self._ahead(terms.priority) + 1))
         if wait and needed > terms.max_wait:  # an idle server takes even what it needs long for
             long = f"{len(self)} requests wait: the answer may come in {needed:.1f} s, and no deadline says that it may"
             raise QueueFull(long, retry_after=wait)

@@ -1,0 +1,106 @@
+"""API keys: who may ask, how often, and with which priority.
+
+This is middleware and no dependency, because FastAPI serves its documentation without dependencies.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import Forbidden, RateExceeded, ServiceError, StartupError, Unauthorized
+from service.http.access import Trace
+from service.http.problems import headers_of, problem_of, problem_response
+from service.scheduling.batch_queue import Priority
+
+_OPEN = "/health/"  # load balancers have no key
+_ADMIN = ("/metrics", "/docs", "/openapi.json")
+
+
+class Key(BaseModel):
+    """What is known of a key: not the key."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")  # enough for 256 random bits: only passwords need a slow hash
+    rate: Annotated[RateLimitItem, BeforeValidator(parse)] | None = None  # as "20/second"
+    priority: Literal["high", "normal", "low"] = "high"  # the best that it may ask for
+    admin: bool = False
+
+
+def read_keys(path: Path) -> dict[str, Key]:
+    """Return the keys in a TOML file, by name: a table each. Raises StartupError that says what is wrong."""
+    try:
+        keys = TypeAdapter(dict[str, Key]).validate_python(tomllib.loads(path.read_text("utf-8")))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise StartupError(f"api_keys: {path} is wrong: {problems}") from None
+    except (OSError, ValueError) as error:
+        raise StartupError(f"api_keys: can't read {path}: {error}") from error
+    if not keys:
+        raise StartupError(f"api_keys: {path} has no key, so nobody could ask")
+    return keys
+
+
+def new_key(name: str) -> str:
+    """Return a new key, and the lines of the file that let it in."""
+    key = secrets.token_urlsafe(32)
+    return f'{key}\n\n["{name}"]\nsha256 = "{_sha256(key)}"'
+
+
+@dataclass(frozen=True)
+class Door:
+    """Lets in whoever has a key."""
+
+    app: ASGIApp
+    keys: Mapping[str, Key]
+    _rates: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and not path.startswith(_OPEN):
+            trace: Trace = scope["state"]["trace"]
+            try:
+                trace.key = self._name(Headers(scope=scope))
+                key = self.keys[trace.key]
+                trace.best_priority = Priority[key.priority.upper()]
+                if path.startswith(_ADMIN) and not key.admin:
+                    raise Forbidden("this needs the key of an administrator")
+                self._count(trace.key, key)
+            except ServiceError as error:
+                await problem_response(problem_of(error), headers_of(error))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _name(self, headers: Headers) -> str:
+        """Return whose key it is. Each key is compared to its end, so that no time tells how much of it is right."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        sha256 = _sha256(given)
+        found = [name for name, key in self.keys.items() if hmac.compare_digest(key.sha256, sha256)]
+        if not found:
+            what = "the API key is unknown" if given else "an API key is needed"
+            raise Unauthorized(f"{what}: send Authorization: Bearer KEY, or X-API-Key: KEY")
+        return found[0]
+
+    def _count(self, name: str, key: Key) -> None:
+        if key.rate is not None and not self._rates.hit(key.rate, name):
+            again = self._rates.get_window_stats(key.rate, name).reset_time - time.time()
+            raise RateExceeded(f"the key {name} may ask {key.rate}", retry_after=max(0.0, again))
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import StartupError
+from service.http.access import Trace
+from service.http.auth import Door, new_key, read_keys
+from tests.over_http.exchange import label_of
+from tests.server import Server, serving
+
+
+def made(name: str, *more: str) -> tuple[str, str]:
+    """Return a key and its lines of the file."""
+    key, _, lines = new_key(name).partition("\n\n")
+    return key, "\n".join([lines, *more, ""])
+
+
+APP, APP_LINES = made("app", 'priority = "low"')
+SELDOM, SELDOM_LINES = made("seldom", 'rate = "2/minute"')
+ADMIN, ADMIN_LINES = made("night shift", "admin = true")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.toml"
+    path.write_text(APP_LINES + SELDOM_LINES + ADMIN_LINES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(model_repository: Path, keys: Path) -> Iterator[Server]:
+    with serving(model_repository.absolute(), api_keys=keys, default_model="xception", device="cpu") as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/xception", "/metrics", "/docs", "/openapi.json", "/nothing"])
+@pytest.mark.parametrize(
+    "headers", [{}, bearer("wrong"), {"X-API-Key": ""}, {"X-API-Key": "é"}, {"Authorization": "Basic eDp5"}]
+)
+def test_nobody_comes_in_without_a_key(server: Server, path: str, headers: dict[str, str]) -> None:
+    with server.client() as client:
+        answer = client.get(path, headers={name.encode(): value.encode() for name, value in headers.items()})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+
+
+def test_a_picture_is_not_even_read_without_a_key(server: Server) -> None:
+    with server.client() as client:
+        assert client.post("/classify", content=b"x").status_code == 401
+
+
+def test_a_key_lets_in(server: Server, kitchenware_photos: list[tuple[Path, str | None]]) -> None:
+    path, label = next((path, label) for path, label in kitchenware_photos if label is not None)
+    with server.client() as client:
+        for headers in (bearer(APP), {"X-API-Key": APP}, {"Authorization": f"bearer {APP}"}):
+            assert label_of(client.post("/classify", content=path.read_bytes(), headers=headers)) == label
+
+
+def test_health_needs_no_key(server: Server) -> None:
+    with server.client() as client:
+        assert client.get("/health/live").status_code == client.get("/health/ready").status_code == 200
+        assert client.get("/health/../metrics").status_code == 401
+
+
+def test_the_rest_is_the_administrators(server: Server) -> None:
+    with server.client() as client:
+        for path in ("/metrics", "/docs", "/openapi.json"):
+            refused = client.get(path, headers=bearer(APP))
+            assert refused.status_code == 403
+            assert "administrator" in refused.json()["detail"]
+            assert client.get(path, headers=bearer(ADMIN)).status_code == 200
+        assert client.get("/models", headers=bearer(APP)).status_code == 200
+        described = client.get("/openapi.json", headers=bearer(ADMIN)).json()
+    assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    assert {"401", "403", "429"} <= set(described["paths"]["/models"]["get"]["responses"])
+
+
+def test_a_key_has_a_rate(server: Server) -> None:
+    with server.client() as client:
+        first, second, third = (client.get("/models", headers=bearer(SELDOM)) for _ in range(3))
+        assert (first.status_code, second.status_code, third.status_code) == (200, 200, 429)
+        assert 1 <= int(third.headers["retry-after"]) <= 60
+        assert third.json()["type"] == "urn:inferception:error:rate-exceeded"
+        assert client.get("/models", headers=bearer(APP)).status_code == 200
+
+
+def test_the_log_names_the_key_and_shows_none(server: Server) -> None:
+    with server.client() as client:
+        client.get("/models", headers=bearer(ADMIN) | {"X-Request-Id": "marked"})
+    while not (lines := [line for line in server.output if "request_id=marked" in line]):
+        pass
+    assert "night shift" in lines[0]
+    assert not any(key in line for key in (APP, SELDOM, ADMIN) for line in server.output)
+
+
+def test_a_key_bounds_the_priority(keys: Path) -> None:
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"trace": Trace("1")}
+        await door(scope, receive, send)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["state"]["trace"].best_priority.name)(scope, receive, send)
+
+    door: ASGIApp = Door(app, read_keys(keys))
+    client = TestClient(traced)
+    assert client.get("/classify", headers=bearer(APP)).text == "LOW"
+    assert client.get("/classify", headers=bearer(ADMIN)).text == "HIGH"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "no key"),
+        ("[app\nx = 1", r"can't read .*keys\.toml: .*line 1"),
+        ("[app]\n", "app.sha256: Field required"),
+        ("[app]\nsha256 = 'x'\n", "app.sha256: "),
+        (APP_LINES + "rate = 'often'\n", "app.rate: "),
+        (APP_LINES + "admn = true\n", "app.admn: "),
+        ("\xff", "can't read"),
+    ],
+)
+def test_a_wrong_file_stops_the_start(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(StartupError, match=told):
+        read_keys(path)
+    with pytest.raises(StartupError, match="can't read"):
+        read_keys(tmp_path)
+
+
+def test_a_wrong_file_is_told_by_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service", "serve", "--port=0", f"--api-keys={tmp_path / 'none'}"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "can't start: api_keys: can't read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_makes_a_key(tmp_path: Path) -> None:
+    made = subprocess.run([sys.executable, "-m", "service", "key", "app"], capture_output=True, text=True, check=True)
+    key, _, lines = made.stdout.partition("\n\n")
+    assert re.fullmatch(r"[\w-]{43}", key)
+    (tmp_path / "keys.toml").write_text(lines)
+    assert set(read_keys(tmp_path / "keys.toml")) == {"app"}
+    assert key not in lines
