@@ -102,8 +102,8 @@ def test_without_matplotlib_that_is_said(
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("limits", "no models in model_repository"),
-        ("load --only steady", "no models in model_repository"),
+        ("limits", "run `make export` first"),
+        ("load --only steady", "run `make export` first"),
         ("limits --reports /proc", "/proc/limits"),
     ],
 )
