@@ -17,6 +17,7 @@ from service.inference.decoder_process import How
 from service.inference.decoders import Decoders
 from service.inference.devices import DEVICES
 from service.inference.manifest import Manifest, Prediction, read_labels, read_manifest
+from service.inference.picture_cost import Encoded
 from service.inference.placement import Alone, Placement, place
 from service.inference.warm_up import GoldenSamples, warm_up
 from service.scheduling.admission import Answer
@@ -83,7 +84,7 @@ class Classifier:
         """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
         self._batcher.check(self.served, terms)
 
-    async def classify(self, image: bytes, terms: Terms) -> Answer:
+    async def classify(self, image: Encoded, terms: Terms) -> Answer:
         """Classify one encoded image. The deadline is in seconds on the event loop's clock.
 
         Raises InvalidImage, ImageTooLarge, UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or

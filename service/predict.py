@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from service.classifier import Classifier
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
+from service.inference.picture_cost import Encoded
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduling.admission import Answer
@@ -66,11 +67,11 @@ class Question:
             self._metrics.disconnected.labels(self.classifier.name).inc()
             raise
 
-    async def answer(self, image: bytes) -> Answer:
+    async def answer(self, image: Encoded) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
         return await self._answer(image, self.terms)
 
-    async def _answer(self, image: bytes, terms: Terms) -> Answer:
+    async def _answer(self, image: Encoded, terms: Terms) -> Answer:
         with _memory():
             answer = await self.classifier.classify(image, terms)
         self._metrics.images.labels(self.classifier.name, "ok").inc()
@@ -78,14 +79,14 @@ class Question:
             self._metrics.stage.labels(stage).observe(seconds)
         return answer
 
-    async def answers(self, images: Sequence[bytes]) -> list[Answer | ServiceError]:
+    async def answers(self, images: Sequence[Encoded]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place.
 
         The images wait for each other, so only the question's own wait is bounded by its terms.
         """
         patient = self.terms._replace(max_wait=math.inf)
 
-        async def outcome(image: bytes) -> Answer | ServiceError:
+        async def outcome(image: Encoded) -> Answer | ServiceError:
             try:
                 return await self._answer(image, patient)
             except ServiceError as error:

@@ -67,7 +67,7 @@ class Body:
                 data += chunk
             if not data:
                 raise errors.InvalidImage("the body is empty: send an image")
-            return [File("", bytes(data))]
+            return [File("", data)]
         hint = (
             "; with curl, add -H 'Content-Type: image/jpeg' or use -F file=@photo.jpg" if "urlencoded" in kind else ""
         )

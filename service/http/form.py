@@ -11,6 +11,7 @@ from typing import NamedTuple
 from python_multipart import MultipartParser
 
 from service.errors import InvalidParameter, UnsupportedType
+from service.inference.picture_cost import Encoded
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings are what the client is told
 
@@ -22,7 +23,7 @@ class File(NamedTuple):
     """An uploaded file."""
 
     name: str
-    data: bytes
+    data: Encoded
 
 
 async def read_form(content_type: str, chunks: AsyncIterable[bytes], max_files: int) -> list[File]:
@@ -47,7 +48,7 @@ async def read_form(content_type: str, chunks: AsyncIterable[bytes], max_files: 
         raise InvalidParameter("the multipart body ends before its closing boundary")
     if not parts.files:
         raise InvalidParameter(f"the multipart body has no part named {FIELD!r}")
-    return [File(name, bytes(data)) for name, data in parts.files]
+    return [File(name, data) for name, data in parts.files]
 
 
 def _boundary(content_type: str) -> bytes:

@@ -120,7 +120,7 @@ class _BoundedConnection(HttpToolsProtocol):
                 self._unfed[:size] = _UPGRADE.sub(b"Ignored:", self._unfed[:size])
             if end < 0 and (begun := self._unfed.find(b"\r", max(0, size - _LONGEST + 1))) >= 0:
                 size = begun  # what may become one of the two waits for its rest
-        piece = bytes(self._unfed[:size])
+        piece = bytes(memoryview(self._unfed)[:size])
         del self._unfed[:size]
         return piece
 

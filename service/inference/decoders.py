@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import DeadlineExceeded, InvalidImage, QueueFull, ServiceError, Unavailable
 from service.inference.decoder_process import FAULTS, How
-from service.inference.picture_cost import is_ordinary
+from service.inference.picture_cost import Encoded, is_ordinary
 from service.settings import ModelSettings
 
 log = logging.getLogger("inferception")
@@ -53,7 +53,7 @@ class Decoders(Collector):
         self.unusual.start()
 
     @contextmanager
-    def admit(self, data: bytes) -> Iterator["DecoderPool"]:
+    def admit(self, data: Encoded) -> Iterator["DecoderPool"]:
         """Give the decoders for this picture, to the block that has it decoded. For the event loop's thread.
 
         Raises ImageTooLarge, and QueueFull when enough unusual pictures are there.
@@ -69,7 +69,7 @@ class Decoders(Collector):
         finally:
             self._unusual_admitted -= 1
 
-    def decode(self, how: How, data: bytes, out: NDArray[np.uint8]) -> None:
+    def decode(self, how: How, data: Encoded, out: NDArray[np.uint8]) -> None:
         """Decode a picture that is known to be good into ``out``, uint8 ``[size, size, 3]``. Blocks."""
         pool = self.ordinary if is_ordinary(data, how.max_pixels) else self.unusual
         pool.threads.submit(pool.decode, data, how, time.monotonic() + _PATIENCE_S, out).result()
@@ -111,7 +111,7 @@ class DecoderPool:
         for decoder in self._decoders:
             decoder.start()
 
-    def decode(self, data: bytes, how: How, deadline: float, out: NDArray[np.uint8]) -> None:
+    def decode(self, data: Encoded, how: How, deadline: float, out: NDArray[np.uint8]) -> None:
         """Decode a picture into ``out``, uint8 ``[size, size, 3]``. Blocks one of ``threads``.
 
         ``deadline`` is on ``time.monotonic``. Raises InvalidImage, ImageTooLarge or UnsupportedType, which are the
@@ -170,7 +170,7 @@ class _Decoder:
             )
         self._connection = Connection(ours.detach())
 
-    def decode(self, data: bytes, how: How, seconds: float, out: NDArray[np.uint8]) -> None:
+    def decode(self, data: Encoded, how: How, seconds: float, out: NDArray[np.uint8]) -> None:
         try:
             if self._process is None and not self._closed:
                 self.start()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 from service.errors import ImageTooLarge
 
+Encoded = bytes | bytearray  # a picture as a client sent it: copying 20 MB would stop the event loop for a while
+
 MAX_SIDE = 65_535  # JPEG's own limit
 
 # What an ordinary picture may cost, in pixels of a baseline JPEG. Such a pixel takes at most 7 bytes (4 decoded, 3 of
@@ -29,7 +31,7 @@ class _Unusual(Exception):
     """The structure is not one of those that are known to be cheap."""
 
 
-def is_ordinary(data: bytes, max_pixels: int) -> bool:
+def is_ordinary(data: Encoded, max_pixels: int) -> bool:
     """Return whether a decoder is done with ``data`` in a fraction of a second, within a quarter of its memory.
 
     What is no picture may be ordinary or not: a decoder finds that out quickly.
@@ -55,7 +57,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageTooLarge(f"the picture has {width}x{height} pixels; a side may have at most {MAX_SIDE}")
 
 
-def _jpeg(data: bytes) -> _Size:
+def _jpeg(data: Encoded) -> _Size:
     """Read up to the first scan. A JPEG that may have several scans is searched for the others."""
     size: tuple[int, int, int, int] | None = None
     for at, marker, length in _segments(data):
@@ -68,7 +70,7 @@ def _jpeg(data: bytes) -> _Size:
     raise _Unusual
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def _segments(data: Encoded) -> Iterator[tuple[int, int, int]]:
     """Yield where each segment begins, its marker, and its length without the marker."""
     at = 2
     for _ in range(_MAX_STEPS):
@@ -81,7 +83,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise _Unusual
 
 
-def _scans(data: bytes, first: int) -> int:
+def _scans(data: Encoded, first: int) -> int:
     """Return how many scans there are up to the end of the JPEG. What follows the end may be a video."""
     if len(data) - first > _MAX_SEARCHED:
         raise _Unusual
@@ -92,7 +94,7 @@ def _scans(data: bytes, first: int) -> int:
     return scans
 
 
-def _png(data: bytes) -> _Size:
+def _png(data: Encoded) -> _Size:
     width, height = struct.unpack_from(">II", data, 16)
     at = 8
     for _ in range(_MAX_STEPS):
@@ -103,7 +105,7 @@ def _png(data: bytes) -> _Size:
     raise _Unusual
 
 
-def _gif(data: bytes) -> _Size:
+def _gif(data: Encoded) -> _Size:
     """Read up to the first frame, which may be larger than the screen."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
@@ -121,14 +123,14 @@ def _gif(data: bytes) -> _Size:
     raise _Unusual
 
 
-def _bmp(data: bytes) -> _Size:
+def _bmp(data: Encoded) -> _Size:
     header, width, height, _, _, compression = struct.unpack_from("<IIiHHI", data, 14)
     if header < 40 or compression not in (0, 3):  # OS/2, or run lengths
         raise _Unusual
     return width, abs(height), _OTHER_FORMATS
 
 
-def _webp(data: bytes) -> _Size:
+def _webp(data: Encoded) -> _Size:
     """Read the canvas of an extended file, or the only frame of a simple one."""
     kind = data[8:16]
     if kind == b"WEBPVP8X":
@@ -142,7 +144,7 @@ def _webp(data: bytes) -> _Size:
     raise _Unusual
 
 
-def _tiff(data: bytes) -> _Size:
+def _tiff(data: Encoded) -> _Size:
     """Read the only directory of a file that has one page. The numbers are the tags of TIFF 6.0."""
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
@@ -161,7 +163,7 @@ def _tiff(data: bytes) -> _Size:
     return width, height, _OTHER_FORMATS if cheap else math.inf
 
 
-_FORMATS: dict[bytes, Callable[[bytes], _Size]] = {
+_FORMATS: dict[bytes, Callable[[Encoded], _Size]] = {
     b"\xff\xd8": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,
     b"GIF8": _gif,

@@ -34,7 +34,7 @@ async def chunks(body: bytes, sizes: list[int]) -> AsyncIterator[bytes]:
     yield body
 
 
-def part(name: str, data: bytes) -> bytes:
+def part(name: str, data: bytes | bytearray) -> bytes:
     return f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode() + data + b"\r\n"
 
 
