@@ -131,12 +131,13 @@ def test_a_head_of_64_kib_is_the_largest(server: Server) -> None:
             assert statuses(connection) == [status]
 
 
-def test_a_body_that_comes_slowly_is_read_for_as_long_as_it_comes(server: Server) -> None:
+def test_a_body_that_comes_slowly_is_read_for_as_long_as_it_comes(model_repository: Path) -> None:
     body = picture(100)
-    with server.connect() as connection:
-        for part in (upload(body)[: -len(body)], body[:10_000], body[10_000:20_000], body[20_000:]):
+    parts = [upload(body)[: -len(body)], *(body[at : at + 5_000] for at in range(0, 25_000, 5_000)), body[25_000:]]
+    with serving(model_repository, body_timeout_ms=1500) as server, server.connect() as connection:
+        for part in parts:
             connection.sendall(part)
-            pause = time.monotonic() + 0.2  # with three of them, the request takes longer than a head may
+            pause = time.monotonic() + 0.55  # with six of them, the request takes longer than a head may
             while time.monotonic() < pause:
                 assert_live(server)
         assert statuses(connection, 1) == [b"200"]
