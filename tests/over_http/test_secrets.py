@@ -9,7 +9,7 @@ from pathlib import Path
 from service.http.auth import new_key
 from tests.server import serving
 
-PATH = re.compile(r"(?<![\w./:])/(?:[^\s/:'\"]+/)+[^\s/\"]+")
+PATH = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+[^\s/\"]+")
 KNOWN = ("/models/{name}", "/health/", "/components/schemas/")  # routes, and names in the description
 
 

@@ -102,7 +102,9 @@ def test_the_rest_is_the_administrators(server: Server) -> None:
         assert client.get("/models", headers=bearer(APP)).status_code == 200
         described = client.get("/openapi.json", headers=bearer(ADMIN)).json()
     assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
-    assert {"401", "403", "429"} <= set(described["paths"]["/models"]["get"]["responses"])
+    problems = described["paths"]["/models"]["get"]["responses"]
+    assert {"401", "403", "429"} <= problems.keys()
+    assert "WWW-Authenticate" in problems["401"]["headers"]
 
 
 def test_a_key_has_a_rate(server: Server) -> None:
