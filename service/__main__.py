@@ -29,8 +29,10 @@ def main() -> None:
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
     if command == "key":
-        from service.http.auth import new_key
+        from service.http.auth import KEY_NAME, new_key
 
+        if not re.fullmatch(KEY_NAME, arguments.name):
+            parser.error("the name of a key has letters, digits, _ and - alone")
         print(new_key(arguments.name))
         return
     try:

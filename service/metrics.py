@@ -28,6 +28,7 @@ class Metrics:
             return Histogram(f"inferception_{name}", text, (label,), buckets=buckets, registry=self.registry)
 
         self.requests = counter("requests_total", "Answers by model, path and status", "model", "path", "status")
+        self.key_requests = counter("key_requests_total", "Answers by API key and status", "key", "status")
         self.images = counter("images_total", "Images by model and outcome", "model", "outcome")
         self.shed = counter("shed_total", "Images refused or shed for load, by reason", "model", "reason")
         self.expired = counter("expired_total", "Requests answered 504, their deadline passed", "model")

@@ -5,6 +5,7 @@ An ASGI lifespan enters the runtime. Only the event loop publishes and retires. 
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -70,7 +71,7 @@ class Runtime:
         try:
             classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._decoders, run_alone)
         except Exception as error:
-            self.registry.failures[folder.parent.name, int(folder.name)] = str(error) or repr(error)
+            self.registry.failures[folder.parent.name, int(folder.name)] = self._reason(error)
             log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, StartupError))
             if isinstance(error, StartupError) and not isinstance(error, InvalidManifest):
                 raise
@@ -83,6 +84,10 @@ class Runtime:
         first_ms = classifier.batch_s[1] * 1e3
         log.info("loaded %r: %s (%s), batch 1 in %.0f ms", classifier, place, classifier.placement.reason, first_ms)
         await self._end(replaced)
+
+    def _reason(self, error: Exception) -> str:
+        """Return why a folder is not served, for clients: where the model repository is, only the log tells."""
+        return (str(error) or repr(error)).replace(f"{self.settings.model_repository}{os.sep}", "")
 
     async def retire(self, name: str, version: int) -> None:
         """Serve a version no longer: it finishes what was asked of it and goes, with all its memory and figures.
@@ -123,7 +128,7 @@ class Runtime:
             try:
                 folders += version_folders(model)
             except InvalidManifest as error:
-                self.registry.failures[model.name, 0] = str(error)
+                self.registry.failures[model.name, 0] = self._reason(error)
                 log.error("not serving %s: %s", model, error)
         names = sorted({*(folder.parent.name for folder in folders), *(name for name, _ in self.registry.failures)})
         if not names:

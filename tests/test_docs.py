@@ -12,7 +12,8 @@ import pytest
 from service.runtime import Runtime
 from service.settings import Settings
 
-PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), Path("CHANGELOG.md"), *sorted(Path("docs").glob("*.md"))]
+ROOT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+PAGES = [*map(Path, ROOT), *sorted(Path("docs").glob("*.md"))]
 OPERATIONS = Path("docs/operations.md").read_text(encoding="utf-8")
 SCHEDULING = Path("docs/scheduling.md").read_text(encoding="utf-8")
 
@@ -64,6 +65,12 @@ def test_every_setting_is_listed_with_its_default() -> None:
 def test_every_metric_is_listed() -> None:
     exposed = {family.name for family in Runtime(Settings()).metrics.registry.collect()}
     assert {name for name in exposed if f"`{name}" not in OPERATIONS} == set()
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[^`]*)`", Path("SECURITY.md").read_text(encoding="utf-8"))
+    assert named
+    assert [path for path in named if not Path(path).exists()] == []
 
 
 def test_every_alert_is_listed() -> None:

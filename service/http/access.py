@@ -93,6 +93,8 @@ class Access:
     def _count(self, scope: Scope, trace: Trace, status: int) -> None:
         """Count a request before its answer is sent: its model may be retired once the answer is known."""
         self.runtime.metrics.requests.labels(trace.model, _path(scope), status).inc()
+        if self.runtime.settings.api_keys:
+            self.runtime.metrics.key_requests.labels(trace.key, status).inc()
         if trace.model:
             for stage in ("read", "total"):
                 if stage in trace.stages:

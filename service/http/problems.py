@@ -40,10 +40,14 @@ _STATUS: dict[type[errors.ServiceError], int] = {
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
 }
-_HEADERS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",), 503: ("Retry-After",)}
-
-
-_FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:'\"]+/)+")
+_HEADERS = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+")
 
 
 def problem_of(error: errors.ServiceError) -> Problem:

@@ -84,6 +84,23 @@ def test_locked_requirements_are_hashed_and_free_of_training(requirements: str) 
     assert not {"torch", "onnx", "onnxscript", "h5py", "huggingface-hub"} & pins(requirements).keys()
 
 
+def test_the_images_list_what_they_contain(tmp_path: Path) -> None:
+    assert f"cyclonedx-bom=={pins('dev.txt')['cyclonedx-bom']}\n" in STAGES["sbom"]
+    (tmp_path / "requirements").mkdir()
+    for source in sources("sbom"):
+        shutil.copy(source, tmp_path / source)
+    (command,) = re.findall(r"^RUN (for .*?done)$", STAGES["sbom"], re.MULTILINE | re.DOTALL)
+    path = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=path, check=True)  # noqa: S603, S607 - our own command
+    for image in ("service", "service-gpu"):
+        assert f"COPY --from=sbom /app/{image}.cdx.json sbom.cdx.json\n" in STAGES[image]
+        listed = json.loads((tmp_path / f"{image}.cdx.json").read_text())
+        assert listed["bomFormat"] == "CycloneDX"
+        components = listed["components"]
+        assert {one["name"]: one["version"] for one in components} == pins(f"{image}.txt")
+        assert all(one["externalReferences"][0]["hashes"] for one in components)
+
+
 def test_locust_is_the_one_that_was_tested() -> None:
     assert pins("locust.txt")["locust"] == pins("dev.txt")["locust"]
 

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import StartupError
-from service.http.access import Trace
-from service.http.auth import Door, new_key, read_keys
+from service.errors import ModelNotFound, StartupError
+from service.http.app import create_app
+from service.http.auth import new_key, read_keys
+from service.predict import Predict, Question
+from service.runtime import Runtime
+from service.scheduling.batch_queue import Priority
+from service.settings import Settings
 from tests.over_http.exchange import label_of
 from tests.server import Server, serving
 
@@ -25,8 +30,9 @@ def made(name: str, *more: str) -> tuple[str, str]:
 
 
 APP, APP_LINES = made("app", 'priority = "low"')
-SELDOM, SELDOM_LINES = made("seldom", 'rate = "2/minute"')
-ADMIN, ADMIN_LINES = made("night shift", "admin = true")
+SELDOM, SELDOM_LINES = made("seldom", 'rate = "20/second; 2/minute"')
+ADMIN, ADMIN_LINES = made("night-shift", "admin = true")
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +65,24 @@ def test_nobody_comes_in_without_a_key(server: Server, path: str, headers: dict[
     assert answer.headers["x-request-id"]
 
 
-def test_a_picture_is_not_even_read_without_a_key(server: Server) -> None:
+def test_a_picture_is_not_even_read_without_a_key(server: Server, tmp_path: Path) -> None:
     with server.client() as client:
         assert client.post("/classify", content=b"x").status_code == 401
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(10_000_000))
+    for expect in ("Expect: 100-continue", "Expect:"):
+        command = ["curl", "-sS", "--max-time", "30", "-H", expect, "-H", "X-API-Key: wrong", "--data-binary"]
+        done = subprocess.run(  # noqa: S603 - curl and our own server
+            [*command, f"@{large}", f"{server.url}/classify"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stdout)["status"] == 401
 
 
 def test_a_key_lets_in(server: Server, kitchenware_photos: list[tuple[Path, str | None]]) -> None:
     path, label = next((path, label) for path, label in kitchenware_photos if label is not None)
     with server.client() as client:
-        for headers in (bearer(APP), {"X-API-Key": APP}, {"Authorization": f"bearer {APP}"}):
+        other = {"Authorization": "Bearer of-a-gateway", "X-API-Key": APP}
+        for headers in (bearer(APP), {"X-API-Key": APP}, {"Authorization": f"bearer {APP}"}, other):
             assert label_of(client.post("/classify", content=path.read_bytes(), headers=headers)) == label
 
 
@@ -87,7 +102,9 @@ def test_the_rest_is_the_administrators(server: Server) -> None:
         assert client.get("/models", headers=bearer(APP)).status_code == 200
         described = client.get("/openapi.json", headers=bearer(ADMIN)).json()
     assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
-    assert {"401", "403", "429"} <= set(described["paths"]["/models"]["get"]["responses"])
+    problems = described["paths"]["/models"]["get"]["responses"]
+    assert {"401", "403", "429"} <= problems.keys()
+    assert "WWW-Authenticate" in problems["401"]["headers"]
 
 
 def test_a_key_has_a_rate(server: Server) -> None:
@@ -99,27 +116,44 @@ def test_a_key_has_a_rate(server: Server) -> None:
         assert client.get("/models", headers=bearer(APP)).status_code == 200
 
 
-def test_the_log_names_the_key_and_shows_none(server: Server) -> None:
+def test_the_log_and_the_metrics_name_the_key_and_show_none(server: Server) -> None:
     with server.client() as client:
         client.get("/models", headers=bearer(ADMIN) | {"X-Request-Id": "marked"})
+        client.get("/models", headers=bearer("wrong"))
+        metrics = client.get("/metrics", headers=bearer(ADMIN)).text
+    deadline = time.monotonic() + PATIENCE_S
     while not (lines := [line for line in server.output if "request_id=marked" in line]):
-        pass
-    assert "night shift" in lines[0]
-    assert not any(key in line for key in (APP, SELDOM, ADMIN) for line in server.output)
+        assert time.monotonic() < deadline
+    assert "key=night-shift" in lines[0]
+    assert 'inferception_key_requests_total{key="night-shift",status="200"}' in metrics
+    assert 'inferception_key_requests_total{key="",status="401"}' in metrics
+    for key in (APP, SELDOM, ADMIN, "wrong"):
+        assert not any(key in line for line in (*server.output, metrics))
 
 
-def test_a_key_bounds_the_priority(keys: Path) -> None:
-    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"trace": Trace("1")}
-        await door(scope, receive, send)
+@pytest.mark.parametrize(
+    ("key", "asked", "got"),
+    [
+        (APP, {"X-Priority": "high"}, "LOW"),
+        (APP, {}, "LOW"),
+        (ADMIN, {"X-Priority": "high"}, "HIGH"),
+        (ADMIN, {}, "NORMAL"),
+        (ADMIN, {"X-Priority": "low"}, "LOW"),
+    ],
+)
+def test_a_key_bounds_the_priority(
+    keys: Path, key: str, asked: dict[str, str], got: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priorities: list[Priority] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse(scope["state"]["trace"].best_priority.name)(scope, receive, send)
+    def question(*terms: Any) -> Question:
+        priorities.append(terms[-1])
+        raise ModelNotFound("only the priority counts here")
 
-    door: ASGIApp = Door(app, read_keys(keys))
-    client = TestClient(traced)
-    assert client.get("/classify", headers=bearer(APP)).text == "LOW"
-    assert client.get("/classify", headers=bearer(ADMIN)).text == "HIGH"
+    monkeypatch.setattr(Predict, "question", question)
+    client = TestClient(create_app(Runtime(Settings(api_keys=keys))))
+    assert client.post("/classify", headers=bearer(key) | asked).status_code == 404
+    assert [priority.name for priority in priorities] == [got]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +164,11 @@ def test_a_key_bounds_the_priority(keys: Path) -> None:
         ("[app]\n", "app.sha256: Field required"),
         ("[app]\nsha256 = 'x'\n", "app.sha256: "),
         (APP_LINES + "rate = 'often'\n", "app.rate: "),
+        (APP_LINES + "rate = '20/second; 0/day'\n", "app.rate: .*nothing"),
+        (APP_LINES + "rate = 20\n", "app.rate: "),
         (APP_LINES + "admn = true\n", "app.admn: "),
+        (APP_LINES + APP_LINES.replace("app", "other"), "app and other have the same key"),
+        (APP_LINES.replace("app", "'a status=200'"), "a status=200"),
         ("\xff", "can't read"),
     ],
 )
@@ -160,3 +198,13 @@ def test_the_command_makes_a_key(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text(lines)
     assert set(read_keys(tmp_path / "keys.toml")) == {"app"}
     assert key not in lines
+
+
+@pytest.mark.parametrize("name", ["", 'a"b', "two words", "a.b", "a\nb", "é"])
+def test_a_name_of_a_key_needs_no_quotes(name: str) -> None:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "service", "key", name], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "letters, digits, _ and -" in done.stderr
+    assert not done.stdout
