@@ -37,7 +37,7 @@ from export.photos import labelled_photos, preprocess_all
 from export.pipeline import load
 from export.quantize import CHANNELS, quantize
 from export.trace import trace
-from models import CATALOG
+from models import NETWORKS
 from models.spec import Preprocessing
 from models.weights import LoadedModel
 from service.errors import DeviceUnavailable, StartupError
@@ -48,7 +48,7 @@ from service.settings import Settings
 
 log = logging.getLogger("bench")
 
-MODELS = tuple(CATALOG)
+MODELS = NETWORKS
 WEIGHTS = {"xception": "kitchenware"}  # other models are untrained: their activations take as long as trained ones
 ROUNDS = {1: 9, 8: 5}  # by batch size
 DEVICES = ("cpu", "openvino", "cuda")
@@ -88,8 +88,8 @@ def gains(loaded: LoadedModel, photos: list[bytes], settings: Settings, *, quick
     ``ratio`` holds the quartiles of the rounds' ratios of speed. A ratio above 1 means that the rewrite is a gain. The
     rewrites of the float network come first, then the int8 rewrites, if any changes the network.
     """
-    size, figures = loaded.spec.input_size, dict[str, Any]()
-    pixels = preprocess_all(photos, loaded.preprocessing, size)
+    size, figures = loaded.preprocessing.input_size, dict[str, Any]()
+    pixels = preprocess_all(photos, loaded.preprocessing)
     floats, int8 = list(_steps(loaded)), list(_int8_steps(loaded))
     _compare(floats, [trace(network, size) for _, _, network in floats], pixels, settings, figures, quick=quick)
     if len(int8) > 1:

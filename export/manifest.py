@@ -32,7 +32,7 @@ def write_manifest(
     ``agreements`` holds each precision whose files are in ``folder``. The same arguments give the same bytes. Raises
     ValueError for a label that is empty or spans lines.
     """
-    size = loaded.spec.input_size
+    size = loaded.preprocessing.input_size
     manifest = {
         "schema_version": 1,
         "name": name,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import KITCHENWARE
+from models.kitchenware import KITCHENWARE
 from models.spec import Preprocessing
 from models.weights import fetch_wheel
 
@@ -81,13 +81,13 @@ def random_crops(files: Sequence[bytes], size: int, count: int, seed: int) -> ND
     return np.stack(crops)
 
 
-def preprocess(image: Image.Image, preprocessing: Preprocessing, size: int) -> NDArray[np.uint8]:
-    """Return ``image`` as RGB pixels ``[size, size, 3]``, made by the two steps of timm's evaluation transform.
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return ``image`` as RGB pixels, uint8 ``[input_size, input_size, 3]``, as timm's evaluation transform does.
 
-    Step one resizes the shorter side to ``floor(size / crop_pct)``, step two cuts out the centre square. With
+    Step one resizes the shorter side to ``floor(input_size / crop_pct)``, step two cuts out the centre square. With
     ``crop_mode="squash"``, the whole image is resized to the square instead. Rounding follows torchvision.
     """
-    image = image.convert("RGB")
+    image, size = image.convert("RGB"), preprocessing.input_size
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
     if preprocessing.crop_mode == "squash":
         return np.asarray(image.resize((size, size), resampling))
@@ -98,15 +98,16 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing, size: int) -> N
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def preprocess_all(files: list[bytes], preprocessing: Preprocessing, size: int) -> NDArray[np.uint8]:
-    """Decode image files and return their pixels ``[n, size, size, 3]``."""
-    return np.stack([preprocess(Image.open(io.BytesIO(data)), preprocessing, size) for data in files])
+def preprocess_all(files: list[bytes], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode image files and return their RGB pixels ``[n, input_size, input_size, 3]``."""
+    return np.stack([preprocess(Image.open(io.BytesIO(data)), preprocessing) for data in files])
 
 
 def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
     """Map RGB pixels, uint8 ``[n, h, w, 3]``, to the PyTorch networks' input, float32 ``[n, 3, h, w]``."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    return ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
+    channels = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
+    return channels if preprocessing.channel_order == "rgb" else channels.flip(1)
 
 
 if __name__ == "__main__":

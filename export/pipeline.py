@@ -17,7 +17,7 @@ from export.fuse import fuse, pad_channels, subsample_before_projection
 from export.manifest import write_manifest
 from export.photos import Photo, normalise, preprocess_all, random_crops
 from export.trace import check_contract, trace
-from models import CATALOG
+from models import find_spec
 from models.weights import LoadedModel, load_model, untrained_model
 
 Stage = Callable[[str], AbstractContextManager[None]]  # shows a stage's title while the stage's block runs
@@ -30,11 +30,10 @@ def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str]
 
     ``labels`` are the classes' names; None means those known for the weights. Raises ValueError, WeightsUnavailable.
     """
-    if weights != "untrained" or name not in CATALOG:  # for an unknown name, load_model raises the error
+    if weights != "untrained":
         return load_model(name, weights, labels=labels)
-    spec = CATALOG[name]
-    pixels = preprocess_all([photo.data for photo in photos], spec.preprocessing, spec.input_size)
-    images = normalise(pixels, spec.preprocessing)
+    preprocessing = find_spec(name).preprocessing
+    images = normalise(preprocess_all([photo.data for photo in photos], preprocessing), preprocessing)
     if labels is None:
         return untrained_model(name, images)
     return replace(untrained_model(name, images, num_classes=len(labels)), labels=tuple(labels))
@@ -60,9 +59,9 @@ def export_version(
 
     Raises ValueError if a graph breaks its contract, VerificationError if its answers differ too much.
     """
-    size = loaded.spec.input_size
+    size = loaded.preprocessing.input_size
     with stage("answer the photos with torch"):
-        pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing, size)
+        pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing)
         logits = verify.reference_logits(loaded, pixels)
         verify.check_reference(loaded, logits)
         golden = verify.golden_samples(loaded, photos, logits)

@@ -170,7 +170,7 @@ def golden_samples(
 
     knows_photos = loaded.trained and {photo.label for photo in photos} <= set(loaded.labels)
     jpegs = [_small_jpeg(photo.data) for photo in chosen]
-    pixels = preprocess_all(jpegs, loaded.preprocessing, loaded.spec.input_size)
+    pixels = preprocess_all(jpegs, loaded.preprocessing)
     samples = []
     for photo, jpeg, probabilities in zip(chosen, jpegs, _softmax(reference_logits(loaded, pixels)), strict=True):
         best = np.argsort(-probabilities, kind="stable")[:top_k]
@@ -182,7 +182,7 @@ def golden_samples(
 def check_golden(session: onnxruntime.InferenceSession, loaded: LoadedModel, samples: Sequence[GoldenSample]) -> None:
     """Raise VerificationError if ``session`` gives a sample another class than the reference, or not its true label."""
     jpegs = [sample.jpeg for sample in samples]
-    pixels = preprocess_all(jpegs, loaded.preprocessing, loaded.spec.input_size)
+    pixels = preprocess_all(jpegs, loaded.preprocessing)
     (probabilities,) = session.run(["probabilities"], {"images": pixels})
     for number, (sample, index) in enumerate(zip(samples, probabilities.argmax(1), strict=True)):
         found, expected = loaded.labels[index], loaded.labels[sample.top_k[0][0]]

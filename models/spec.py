@@ -1,12 +1,15 @@
-"""The description of an architecture in the catalogue: input size, evaluation preprocessing, sources of weights."""
+"""The description of a network: how it is built, its evaluation preprocessing, its published weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +17,9 @@ class Preprocessing:
     """How a photo becomes the network's input, in the terms of timm's evaluation transform.
 
     ``crop_mode="center"`` resizes the shorter side to ``floor(input_size / crop_pct)`` pixels and cuts out the centre
-    square. ``crop_mode="squash"`` resizes the whole photo to the square and ignores ``crop_pct``. ``mean`` and ``std``
-    normalise RGB values that are scaled to 0..1.
+    square of ``input_size`` pixels. ``crop_mode="squash"`` resizes the whole photo to that square and ignores
+    ``crop_pct``. ``mean`` and ``std`` normalise red, green and blue that are scaled to 0..1. ``channel_order`` is the
+    order in which the network takes the normalised channels.
     """
 
     crop_pct: float
@@ -23,6 +27,8 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    input_size: int = 299
+    channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFile:
-    """A file at a URL. Its name contains the first digits of its sha256, as the names of PyTorch's releases do."""
+    """A file at a URL, pinned by the first digits of its sha256, which the names of PyTorch's releases contain."""
 
     url: str
     sha256_prefix: str
@@ -55,25 +61,37 @@ class WheelFile:
 
 @dataclass(frozen=True, slots=True)
 class PublishedWeights:
-    """A named set of weights: its file, its preprocessing, its labels, and the architecture's options for it."""
+    """A named set of weights: its file, its preprocessing, its labels, and the network's options for it.
 
-    source: ReleaseFile | WheelFile
+    ``read`` returns the file's tensors where the file has no format that a user's own file may have.
+    """
+
+    source: HubFile | ReleaseFile | WheelFile
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None  # None: the 1,000 ImageNet classes
     options: dict[str, Any] = field(default_factory=dict)
+    read: Callable[[Path], State] | None = None
+
+
+def _unchanged(state: State) -> tuple[State, dict[str, Any]]:
+    return state, {}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One entry of ``models.CATALOG``.
+    """What a network's file says of it, as ``SPEC``.
 
-    ``build(num_classes=..., **options)`` makes the network in train mode. ``weights`` maps each name that
-    ``--weights`` takes to published weights. ``preprocessing`` applies to all other weights: files of other content
-    and random weights.
+    ``build(num_classes=..., **options)`` makes the network in train mode. ``head`` is the name of the linear layer that
+    gives the logits. ``weights`` maps each name that ``--weights`` takes to published weights. ``preprocessing``
+    applies to all other weights: files of other content and random weights. ``adapt`` maps the tensors of a weights
+    file to a state dict under the network's keys, and to the options that the file implies. ``read_keras`` does
+    the same for a Keras file, from its path.
     """
 
     name: str
-    build: Callable[..., torch.nn.Module]
+    build: Callable[..., nn.Module]
+    head: str
     preprocessing: Preprocessing
     weights: dict[str, PublishedWeights]
-    input_size: int = 299
+    adapt: Callable[[State], tuple[State, dict[str, Any]]] = _unchanged
+    read_keras: Callable[[Path], tuple[State, dict[str, Any]]] | None = None

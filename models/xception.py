@@ -10,11 +10,14 @@ which for 299x299 images pads the 74 -> 37 pool on the right and bottom only.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from models.keras_weights import read_xception
+from models.kitchenware import KITCHENWARE
 from models.layers import SameMaxPool2d, SeparableConv2d
+from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State
 
 Padding = Literal["torch", "tf_same"]
 
@@ -137,3 +140,39 @@ class Xception(nn.Module):
         x = self.pool(x).flatten(1)  # [n, 2048]
         logits: Tensor = self.fc(self.hidden(x))
         return logits
+
+
+def _adapt(state: State) -> tuple[State, dict[str, Any]]:
+    # Cadene's models call the head last_linear in memory, and fc in their files.
+    state = {key.replace("last_linear.", "fc."): value for key, value in state.items()}
+    hidden = state.get("hidden.0.weight")
+    return state, {} if hidden is None or not hidden.ndim else {"hidden_units": len(hidden)}
+
+
+# timm's configuration of the same file gives the crop fraction.
+_IMAGENET = Preprocessing(crop_pct=0.8975)
+
+SPEC = ModelSpec(
+    name="xception",
+    build=Xception,
+    head="fc",
+    preprocessing=_IMAGENET,
+    adapt=_adapt,
+    read_keras=read_xception,
+    weights={
+        "imagenet": PublishedWeights(
+            ReleaseFile(
+                "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
+                sha256_prefix="43020ad28",
+            ),
+            _IMAGENET,
+        ),
+        # This network was trained on whole photos squashed to a square, with Keras' BatchNorm and padding.
+        "kitchenware": PublishedWeights(
+            KITCHENWARE,
+            Preprocessing(crop_pct=1.0, crop_mode="squash"),
+            labels=("cup", "fork", "glass", "knife", "plate", "spoon"),
+            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 100},
+        ),
+    },
+)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from models import KITCHENWARE
+from models.kitchenware import KITCHENWARE
 from models.weights import fetch_wheel
 
 settings.register_profile("test", deadline=None)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from export.photos import labelled_photos
 from export.photos import preprocess as reference
-from models import CATALOG
+from models import NETWORKS, find_spec
 from models.spec import Preprocessing as Published
 from service.inference.devices import cpu
 from service.inference.image import Preprocessing, decode
@@ -42,16 +42,16 @@ def test_the_service_reads_what_export_writes(model_repository: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    "published", [weights.preprocessing for spec in CATALOG.values() for weights in spec.weights.values()]
+    "published", [weights.preprocessing for name in NETWORKS for weights in find_spec(name).weights.values()]
 )
 def test_both_sides_prepare_a_photo_alike(published: Published) -> None:
     """The service's single resample equals export's two-step reference on every photo, within one level."""
     ours = Preprocessing(published.crop_pct, published.crop_mode, published.interpolation)
     for photo in labelled_photos():
-        found = np.empty((299, 299, 3), np.uint8)
+        found = np.empty((published.input_size, published.input_size, 3), np.uint8)
         decode(photo.data, found, ours, 50_000_000)
         with Image.open(io.BytesIO(photo.data)) as image:
-            expected = reference(image, published, 299)
+            expected = reference(image, published)
         difference = np.abs(found.astype(int) - expected)
         # Pillow may resize the axes in another order, and clips to 8 bits between them: a few pixels differ by more.
         assert np.quantile(difference, 0.999) <= 1

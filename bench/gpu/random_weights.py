@@ -24,12 +24,12 @@ def write(architecture: str, repository: Path) -> Path:
     folder.mkdir(parents=True)
     photos = labelled_photos()
     loaded = load(architecture, "untrained", photos, None)
-    pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing, loaded.spec.input_size)
+    pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing)
     logits = verify.reference_logits(loaded, pixels)
     network = fuse(loaded.model, loaded.preprocessing)
     agreements = {}
     for precision, made in {"fp32": network, "fp16": copy.deepcopy(network).half()}.items():
-        onnx_file.write(trace(made, loaded.spec.input_size), folder, precision)
+        onnx_file.write(trace(made, loaded.preprocessing.input_size), folder, precision)
         session = verify.open_session(onnx_file.paths(folder, precision).graph)
         agreements[precision] = verify.check_parity(session, pixels, logits, float("inf"))
     golden = verify.golden_samples(loaded, photos, logits)

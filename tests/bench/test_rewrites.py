@@ -26,7 +26,9 @@ def small() -> LoadedModel:
         nn.Flatten(),
     )
     loaded = load("inception_v4", "untrained", labelled_photos(), None)
-    return dataclasses.replace(loaded, model=network, spec=dataclasses.replace(loaded.spec, input_size=16))
+    return dataclasses.replace(
+        loaded, model=network, preprocessing=dataclasses.replace(loaded.preprocessing, input_size=16)
+    )
 
 
 def devices() -> list[str]:

@@ -29,7 +29,7 @@ def live_inception_v4(photos: list[Photo]) -> LoadedModel:
 @pytest.fixture(scope="session")
 def squashed(photos: list[Photo], trained_xception: LoadedModel) -> NDArray[np.uint8]:
     """The nine labelled photos, preprocessed for the kitchenware network."""
-    return preprocess_all([photo.data for photo in photos], trained_xception.preprocessing, 299)
+    return preprocess_all([photo.data for photo in photos], trained_xception.preprocessing)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ from export import pipeline, verify
 from export.__main__ import main
 from export.photos import Photo
 from export.trace import check_contract
-from models import KITCHENWARE, weights
+from models import weights
+from models.kitchenware import KITCHENWARE
 from models.weights import WeightsUnavailable
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import torch
 from export import onnx_file
 from export.manifest import write_manifest
 from export.verify import Agreement, GoldenSample
-from models import KITCHENWARE
+from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel
 
 

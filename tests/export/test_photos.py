@@ -47,7 +47,7 @@ def coordinates(width: int, height: int) -> Image.Image:
 )
 def test_the_centre_is_where_torchvision_crops(width: int, height: int, left: int, top: int) -> None:
     # The shorter side is already floor(299 / 0.8975) = 333 pixels, so nothing is resampled.
-    pixels = preprocess(coordinates(width, height), Preprocessing(crop_pct=0.8975), 299)
+    pixels = preprocess(coordinates(width, height), Preprocessing(crop_pct=0.8975))
     assert pixels.shape == (299, 299, 3)
     assert pixels.dtype == np.uint8
     assert pixels[0, 0].tolist() == [left % 256, left // 256, top % 256]
@@ -61,17 +61,20 @@ def test_the_shorter_side_is_resized_first(photos: list[Photo], interpolation: s
     assert image.size == (750, 1000)
     resized = image.resize((341, 454), Image.Resampling[interpolation.upper()])  # floor(299 / 0.875), int(341 * 4 / 3)
     preprocessing = Preprocessing(crop_pct=0.875, interpolation=interpolation)  # type: ignore[arg-type]
-    assert np.array_equal(preprocess(image, preprocessing, 299), np.asarray(resized)[78:377, 21:320])
+    assert np.array_equal(preprocess(image, preprocessing), np.asarray(resized)[78:377, 21:320])
 
 
 def test_squash_keeps_the_whole_photo(photos: list[Photo]) -> None:
     image = Image.open(io.BytesIO(photos[0].data))
-    pixels = preprocess(image, Preprocessing(crop_pct=0.875, crop_mode="squash"), 299)
+    pixels = preprocess(image, Preprocessing(crop_pct=0.875, crop_mode="squash"))
     assert np.array_equal(pixels, np.asarray(image.resize((299, 299), Image.Resampling.BICUBIC)))
 
 
 def test_grey_becomes_rgb() -> None:
-    assert preprocess(Image.new("L", (40, 30), 7), Preprocessing(crop_pct=1.0), 20).tolist() == [[[7] * 3] * 20] * 20
+    assert (
+        preprocess(Image.new("L", (40, 30), 7), Preprocessing(crop_pct=1.0, input_size=20)).tolist()
+        == [[[7] * 3] * 20] * 20
+    )
 
 
 def test_normalise() -> None:

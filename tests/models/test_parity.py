@@ -15,7 +15,7 @@ from pytorchcv.models.inceptionv4 import inceptionv4
 from pytorchcv.models.xception import xception
 from torch import Tensor, nn
 
-from models import KITCHENWARE
+from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel, fetch, load_model
 
 PhotoBatch = Callable[[int], Tensor]

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models import CATALOG, KITCHENWARE, create_model
+from models import create_model, find_spec
+from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel, fetch, imagenet_labels, load_model, untrained_model
 
 
@@ -41,7 +42,7 @@ def test_a_state_dict_file_loads_strictly(live_xception: LoadedModel, tmp_path: 
     assert loaded.sha256 is not None
     assert len(loaded.sha256) == 64
     assert loaded.labels == imagenet_labels()
-    assert loaded.preprocessing == CATALOG["xception"].preprocessing
+    assert loaded.preprocessing == find_spec("xception").preprocessing
     assert not loaded.model.training
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
 
@@ -115,7 +116,7 @@ def test_one_wrong_shape_is_named(live_xception: LoadedModel, tmp_path: Path) ->
 def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose imagenet, kitchenware, untrained, a file"):
         load_model("xception", "imagenett")
-    with pytest.raises(ValueError, match="unknown model 'vgg'; choose from xception, inception_v4"):
+    with pytest.raises(ValueError, match="unknown model 'vgg'; choose from "):
         load_model("vgg", "imagenet")
     (tmp_path / "a.onnx").touch()
     with pytest.raises(ValueError, match=r"a\.onnx is not a weights file"):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from models import CATALOG, KITCHENWARE
+from models import find_spec
 from models.download import WeightsUnavailable, fetch, sha256_of
+from models.kitchenware import KITCHENWARE
 from models.spec import PublishedWeights, ReleaseFile
 from models.weights import LoadedModel, imagenet_labels, load_model
 from tests.models.download.file_server import COMMIT, FileServer
@@ -50,9 +51,9 @@ def test_imagenet_weights_load_from_a_release(
     save_file(live_xception.model.state_dict(), tmp_path / "x.safetensors")
     content = (tmp_path / "x.safetensors").read_bytes()
     server.files["/x.safetensors"] = content
-    published = CATALOG["xception"].weights["imagenet"]
+    published = find_spec("xception").weights["imagenet"]
     source = ReleaseFile(f"{server.url}/x.safetensors", hashlib.sha256(content).hexdigest()[:9])
-    monkeypatch.setitem(CATALOG["xception"].weights, "imagenet", PublishedWeights(source, published.preprocessing))
+    monkeypatch.setitem(find_spec("xception").weights, "imagenet", PublishedWeights(source, published.preprocessing))
 
     loaded = load_model("xception", "imagenet")
 
@@ -64,10 +65,10 @@ def test_imagenet_weights_load_from_a_release(
 def test_every_published_file_is_pinned() -> None:
     """A release's URL names one file for ever. Its name has the first digits of its sha256, as PyTorch's files do."""
     release = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene"
-    assert CATALOG["xception"].weights["imagenet"].source == ReleaseFile(
+    assert find_spec("xception").weights["imagenet"].source == ReleaseFile(
         f"{release}/xception-43020ad28.pth", "43020ad28"
     )
-    assert CATALOG["inception_v4"].weights["imagenet"].source == ReleaseFile(
+    assert find_spec("inception_v4").weights["imagenet"].source == ReleaseFile(
         f"{release}/inceptionv4-8e4777a0.pth", "8e4777a0"
     )
     path, sha256 = fetch(KITCHENWARE)
