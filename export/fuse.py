@@ -58,26 +58,33 @@ def fold_batch_norm(graph: fx.GraphModule) -> None:
 
 
 def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> None:
-    """Fold ``(x / 255 - mean) / std`` into the first convolution, so that the input is uint8 ``[n, h, w, 3]``.
+    """Fold ``(x / 255 - mean) / std`` and the order of channels into the first convolution.
 
-    Raises ValueError unless the network starts with one convolution without padding or groups.
+    The input then is RGB, uint8 ``[n, h, w, 3]``. Before a padded convolution, a sum with ``-255 mean`` stays. Raises
+    ValueError unless the network starts with one convolution without groups.
     """
-    # W ((x / 255 - m) / s) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean and std of each input channel.
-    # Padding would break the equation: padded zeros are added after normalisation, where a zero means the mean colour.
+    # W ((x / 255 - m) / s) + b = (W / 255 s) (x - 255 m) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean
+    # and std of each input channel. With padding, only the first equation holds: a padded zero means the mean colour.
+    # A network that reads B, G, R with weights W computes the same from R, G, B with the weights in reverse order.
     (images,) = graph.graph.find_nodes(op="placeholder")
     first, *others = images.users
     conv = graph.get_submodule(first.target) if first.op == "call_module" else None
-    if others or not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0) or conv.groups != 1:
-        raise ValueError("normalisation folds only into a first convolution without padding or groups")
+    if others or not isinstance(conv, nn.Conv2d) or conv.groups != 1:
+        raise ValueError("normalisation folds only into a first convolution without groups")
     mean = conv.weight.new_tensor(preprocessing.mean).view(1, 3, 1, 1)
     std = conv.weight.new_tensor(preprocessing.std).view(1, 3, 1, 1)
-    shift = (conv.weight * mean / std).sum((1, 2, 3))
-    conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
-    conv.weight = nn.Parameter(conv.weight / (255 * std))
+    weight = conv.weight.flip(1) if preprocessing.channel_order == "bgr" else conv.weight
+    conv.weight = nn.Parameter(weight / (255 * std))
     with graph.graph.inserting_before(first):
         planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # moves bytes, a quarter of floats' traffic
-        weight = graph.graph.get_attr(f"{first.target}.weight")
-        pixels = graph.graph.call_method("type_as", (planes, weight))
+        like = graph.graph.get_attr(f"{first.target}.weight")
+        pixels = graph.graph.call_method("type_as", (planes, like))
+        if conv.padding == (0, 0):
+            shift = (weight * mean / std).sum((1, 2, 3))
+            conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
+        else:
+            graph.register_buffer("minus_mean", -255 * mean)
+            pixels = graph.graph.call_function(torch.add, (pixels, graph.graph.get_attr("minus_mean")))
     first.replace_input_with(images, pixels)
     _tidy(graph)
 

@@ -66,8 +66,8 @@ def check_contract(model: onnx.ModelProto, *, size: int, classes: int) -> None:
     """Raise ValueError, naming every breach, unless ``model`` keeps the contract that the service relies on.
 
     The contract: the graph maps ``images``, uint8 ``[batch, size, size, 3]``, to ``probabilities`` and ``logits``, both
-    float32 ``[batch, classes]``. No value has another dynamic dimension. BatchNorm and normalisation are folded away.
-    The file contains no absolute path.
+    float32 ``[batch, classes]``. No value has another dynamic dimension. BatchNorm and normalisation are folded away,
+    except for a sum with the negative mean before a padded convolution. The file contains no absolute path.
     """
     graph = model.graph
     breaches = []
