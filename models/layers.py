@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ConvBnRelu(nn.Module):
-    """Convolution without bias, then BatchNorm, then ReLU: the unit of Inception-v2 to v4 (arXiv:1512.00567)."""
+    """Convolution, then BatchNorm, then ReLU: the unit of the Inception networks since BatchNorm (arXiv:1502.03167)."""
 
     def __init__(
         self,
@@ -16,9 +16,10 @@ class ConvBnRelu(nn.Module):
         stride: int = 1,
         padding: int | tuple[int, int] = 0,
         bn_eps: float = 1e-3,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
         self.relu = nn.ReLU(inplace=True)
 
