@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from models import find_spec
@@ -45,19 +46,22 @@ def test_a_pointer_on_the_hub_is_no_weights(hub: FileServer) -> None:
         load_model("inception_v4", "someone/pointer@main")
 
 
+@pytest.mark.parametrize("name", ["inception_v1", "inception_v2", "xception"])
 def test_imagenet_weights_load_from_a_release(
-    server: FileServer, live_xception: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    save_file(live_xception.model.state_dict(), tmp_path / "x.safetensors")
-    content = (tmp_path / "x.safetensors").read_bytes()
-    server.files["/x.safetensors"] = content
-    published = find_spec("xception").weights["imagenet"]
-    source = ReleaseFile(f"{server.url}/x.safetensors", hashlib.sha256(content).hexdigest()[:9])
-    monkeypatch.setitem(find_spec("xception").weights, "imagenet", PublishedWeights(source, published.preprocessing))
+    live: LoadedModel = request.getfixturevalue(f"live_{name}")
+    torch.save(live.model.state_dict(), tmp_path / "published.pth")
+    content = (tmp_path / "published.pth").read_bytes()
+    server.files["/published.pth"] = content
+    published = find_spec(name).weights["imagenet"]
+    source = ReleaseFile(f"{server.url}/published.pth", hashlib.sha256(content).hexdigest()[:9])
+    monkeypatch.setitem(find_spec(name).weights, "imagenet", PublishedWeights(source, published.preprocessing))
 
-    loaded = load_model("xception", "imagenet")
+    loaded = load_model(name, "imagenet")
 
-    assert loaded.options["padding"] == "torch"
+    assert loaded.options == live.options
+    assert loaded.preprocessing == published.preprocessing
     assert loaded.labels == imagenet_labels()
     assert loaded.source == f"release:{source.url}"
 
@@ -70,6 +74,12 @@ def test_every_published_file_is_pinned() -> None:
     )
     assert find_spec("inception_v4").weights["imagenet"].source == ReleaseFile(
         f"{release}/inceptionv4-8e4777a0.pth", "8e4777a0"
+    )
+    assert find_spec("inception_v1").weights["imagenet"].source == ReleaseFile(
+        "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20"
+    )
+    assert find_spec("inception_v2").weights["imagenet"].source == ReleaseFile(
+        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", "52deb4733"
     )
     path, sha256 = fetch(KITCHENWARE)
     assert sha256 == KITCHENWARE.sha256
