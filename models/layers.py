@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor, nn
 
 
@@ -62,3 +65,17 @@ class SameMaxPool2d(nn.Module):
             raise ValueError(f"'same' pooling needs height and width both odd or both even, not {height}x{width}")
         out: Tensor = self.even(x) if height % 2 == 0 else self.odd(x)
         return out
+
+
+def dense_layers(features: int, hidden_units: Sequence[int]) -> nn.Sequential:
+    """Return a dense layer with ReLU for each width of ``hidden_units``, from ``[n, features]`` on.
+
+    Transfer learning often puts such layers between the pooled features and the classifier.
+    """
+    widths = zip((features, *hidden_units), hidden_units, strict=False)
+    return nn.Sequential(*(layer for inputs, units in widths for layer in (nn.Linear(inputs, units), nn.ReLU())))
+
+
+def hidden_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Return the ``hidden_units`` of a state dict whose layers of ``dense_layers`` are named ``hidden``."""
+    return [len(value) for key, value in state.items() if re.fullmatch(r"hidden\.\d+\.bias", key) and value.ndim]

@@ -10,13 +10,14 @@ which for 299x299 images pads the 74 -> 37 pool on the right and bottom only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from models.keras_weights import read_xception
 from models.kitchenware import KITCHENWARE
-from models.layers import SameMaxPool2d, SeparableConv2d
+from models.layers import SameMaxPool2d, SeparableConv2d, dense_layers, hidden_widths
 from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State
 
 Padding = Literal["torch", "tf_same"]
@@ -77,9 +78,9 @@ class Block(nn.Module):
 class Xception(nn.Module):
     """Xception. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
-    ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` adds a
-    dense layer of that width with ReLU between the pooled features and the classifier, as transfer learning often
-    does. Square inputs of at least 71 pixels a side work too.
+    ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` are the
+    widths of dense layers with ReLU between the pooled features and the classifier. Square inputs of at least 71
+    pixels a side work too.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Xception(nn.Module):
         *,
         padding: Padding = "torch",
         bn_eps: float = 1e-5,
-        hidden_units: int | None = None,
+        hidden_units: Sequence[int] = (),
     ) -> None:
         super().__init__()
 
@@ -120,12 +121,8 @@ class Xception(nn.Module):
         self.bn4 = nn.BatchNorm2d(2048, eps=bn_eps)
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        features = 2048
-        self.hidden: nn.Module = nn.Identity()
-        if hidden_units is not None:
-            self.hidden = nn.Sequential(nn.Linear(features, hidden_units), nn.ReLU())
-            features = hidden_units
-        self.fc = nn.Linear(features, num_classes)
+        self.hidden = dense_layers(2048, hidden_units)
+        self.fc = nn.Linear([2048, *hidden_units][-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images ``[n, 3, s, s]`` to logits ``[n, num_classes]``."""
@@ -145,8 +142,7 @@ class Xception(nn.Module):
 def _adapt(state: State) -> tuple[State, dict[str, Any]]:
     # Cadene's models call the head last_linear in memory, and fc in their files.
     state = {key.replace("last_linear.", "fc."): value for key, value in state.items()}
-    hidden = state.get("hidden.0.weight")
-    return state, {} if hidden is None or not hidden.ndim else {"hidden_units": len(hidden)}
+    return state, {"hidden_units": hidden_widths(state)}
 
 
 # timm's configuration of the same file gives the crop fraction.
@@ -172,7 +168,7 @@ SPEC = ModelSpec(
             KITCHENWARE,
             Preprocessing(crop_pct=1.0, crop_mode="squash"),
             labels=("cup", "fork", "glass", "knife", "plate", "spoon"),
-            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 100},
+            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]},
         ),
     },
 )

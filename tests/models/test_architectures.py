@@ -150,7 +150,7 @@ def test_wrong_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="'torch' or 'tf_same', not 'valid'"):
         create_model("xception", padding="valid")
     with pytest.raises(TypeError, match="hidden_units"):
-        create_model("inception_v4", hidden_units=10)
+        create_model("inception_v4", hidden_units=[10])
 
 
 def test_every_spec_is_listed_under_its_name() -> None:

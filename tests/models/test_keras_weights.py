@@ -43,7 +43,7 @@ def from_keras_file(keras_file: Path) -> LoadedModel:
 
 
 def test_a_keras_file_says_what_the_architecture_is(from_keras_file: LoadedModel) -> None:
-    assert from_keras_file.options == {"num_classes": 3, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 10}
+    assert from_keras_file.options == {"num_classes": 3, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [10]}
     assert json.loads(json.dumps(from_keras_file.options)) == from_keras_file.options
     assert from_keras_file.source == "file:model.keras"
 
@@ -151,7 +151,7 @@ def test_the_end_of_the_head(
         out = keras.layers.ReLU()(out) if other == "relu" else keras.layers.Activation(other)(out)
     keras.Model(model.input, out).save(tmp_path / name)
     if told is None:
-        assert load_model("xception", str(tmp_path / name), labels=LABELS).options["hidden_units"] == 10
+        assert load_model("xception", str(tmp_path / name), labels=LABELS).options["hidden_units"] == [10]
     else:
         with pytest.raises(ValueError, match=f"its head ends in the activation {told}, not in softmax"):
             load_model("xception", str(tmp_path / name), labels=LABELS)
