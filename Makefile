@@ -112,10 +112,11 @@ clean: ## remove .venv, exported models and reports
 	$(pip) -r requirements/export.txt
 	@touch $@
 
-.venv/dev: requirements/dev.txt requirements/reference.txt .venv/export
+.venv/dev: requirements/dev.txt requirements/reference.txt requirements/torchvision.txt .venv/export
 	@echo "== Installing what tests and checks need"
 	$(pip) -r requirements/dev.txt
 	$(pip) --no-deps -r requirements/reference.txt
+	$(pip) --no-deps --upgrade --target .venv/reference -r requirements/torchvision.txt
 	@touch $@
 
 # Both packages are onnxruntime to Python, and the files of the one installed last count. So one has to go first.

@@ -8,6 +8,7 @@ result to float32.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator
 
 import torch
@@ -58,26 +59,34 @@ def fold_batch_norm(graph: fx.GraphModule) -> None:
 
 
 def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> None:
-    """Fold ``(x / 255 - mean) / std`` into the first convolution, so that the input is uint8 ``[n, h, w, 3]``.
+    """Fold ``(x / 255 - mean) / std`` into the first convolution, so that the input is uint8 ``[n, h, w, 3]`` in RGB.
 
-    Raises ValueError unless the network starts with one convolution without padding or groups.
+    Before a convolution with padding, the subtraction of the mean stays. Raises ValueError unless the network starts
+    with one convolution without groups.
     """
     # W ((x / 255 - m) / s) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean and std of each input channel.
-    # Padding would break the equation: padded zeros are added after normalisation, where a zero means the mean colour.
+    # Padding breaks the second form: padded zeros are added after normalisation, where a zero means the mean colour.
+    # It leaves the first form, (W / 255 s) (x - 255 m) + b. Weights for BGR in reverse order are weights for RGB.
     (images,) = graph.graph.find_nodes(op="placeholder")
     first, *others = images.users
     conv = graph.get_submodule(first.target) if first.op == "call_module" else None
-    if others or not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0) or conv.groups != 1:
-        raise ValueError("normalisation folds only into a first convolution without padding or groups")
+    if others or not isinstance(conv, nn.Conv2d) or conv.groups != 1:
+        raise ValueError("normalisation folds only into a first convolution without groups")
     mean = conv.weight.new_tensor(preprocessing.mean).view(1, 3, 1, 1)
     std = conv.weight.new_tensor(preprocessing.std).view(1, 3, 1, 1)
-    shift = (conv.weight * mean / std).sum((1, 2, 3))
-    conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
-    conv.weight = nn.Parameter(conv.weight / (255 * std))
+    kernel = conv.weight if preprocessing.channel_order == "rgb" else conv.weight.flip(1)
+    conv.weight = nn.Parameter(kernel / (255 * std))
+    is_padded = conv.padding != (0, 0)
+    if not is_padded:
+        shift = (kernel * mean / std).sum((1, 2, 3))
+        conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
     with graph.graph.inserting_before(first):
         planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # moves bytes, a quarter of floats' traffic
         weight = graph.graph.get_attr(f"{first.target}.weight")
         pixels = graph.graph.call_method("type_as", (planes, weight))
+        if is_padded and mean.any():
+            graph.register_buffer("mean_colour", 255 * mean)
+            pixels = graph.graph.call_function(operator.sub, (pixels, graph.graph.get_attr("mean_colour")))
     first.replace_input_with(images, pixels)
     _tidy(graph)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ConvBnRelu(nn.Module):
-    """Convolution without bias, then BatchNorm, then ReLU: the unit of Inception-v2 to v4 (arXiv:1512.00567)."""
+    """Convolution, then BatchNorm, then ReLU: the unit of all Inception networks since BatchNorm (arXiv:1502.03167)."""
 
     def __init__(
         self,
@@ -19,9 +19,10 @@ class ConvBnRelu(nn.Module):
         stride: int = 1,
         padding: int | tuple[int, int] = 0,
         bn_eps: float = 1e-3,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps)
         self.relu = nn.ReLU(inplace=True)
 
@@ -29,6 +30,23 @@ class ConvBnRelu(nn.Module):
         """Map ``[n, in_channels, h, w]`` to ``[n, out_channels, h', w']``."""
         out: Tensor = self.relu(self.bn(self.conv(x)))
         return out
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by its importance, which all channels' means tell (arXiv:1709.01507, section 3)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, channels, h, w]`` to the same shape."""
+        importance: Tensor = self.sigmoid(self.expand(self.relu(self.reduce(self.pool(x)))))  # [n, channels, 1, 1]
+        return x * importance
 
 
 class SeparableConv2d(nn.Module):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,18 +105,35 @@ def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tenso
 
 
 def test_fold_normalisation_of_unequal_channels(pixels: Tensor) -> None:
-    """The networks of the catalogue have the same mean and std for all channels, and no first bias."""
+    """Most networks of the catalogue have the same mean and std for all channels, and no first bias."""
     graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=True)))
     expected = run(graph, normalised(pixels, IMAGENET_STATISTICS))
     fold_normalisation(graph, IMAGENET_STATISTICS)
     assert_same(run(graph, pixels), expected)
 
 
-@pytest.mark.parametrize(
-    "first", [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 3, 3, groups=3), nn.ReLU()], ids=["padding", "groups", "none"]
-)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_fold_normalisation_of_blue_green_red_before_padding(pixels: Tensor, padding: int) -> None:
+    caffe = replace(IMAGENET_STATISTICS, std=(1 / 255, 1 / 255, 1 / 255), channel_order="bgr")
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=padding)))
+    expected = run(graph, normalised(pixels, caffe).flip(1))
+    fold_normalisation(graph, caffe)
+    assert_same(run(graph, pixels), expected)
+    assert len(graph.graph.find_nodes(op="call_function", target=operator.sub)) == (padding > 0)
+
+
+def test_nothing_is_subtracted_before_padding_for_a_mean_of_zero(pixels: Tensor) -> None:
+    bytes_over_255 = replace(IMAGENET_STATISTICS, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)))
+    expected = run(graph, normalised(pixels, bytes_over_255))
+    fold_normalisation(graph, bytes_over_255)
+    assert_same(run(graph, pixels), expected)
+    assert not graph.graph.find_nodes(op="call_function", target=operator.sub)
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 3, 3, groups=3), nn.ReLU()], ids=["groups", "none"])
 def test_fold_normalisation_refuses_what_would_not_be_exact(first: nn.Module) -> None:
-    with pytest.raises(ValueError, match="without padding or groups"):
+    with pytest.raises(ValueError, match="without groups"):
         fold_normalisation(trace_layers(nn.Sequential(first)), IMAGENET_STATISTICS)
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from pytorchcv.models.inceptionv4 import inceptionv4
 from pytorchcv.models.xception import xception
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel, fetch, load_model
+from tests.models.measures import assert_same_live_logits, float64_logits, in_float64, with_weights_of
 
 PhotoBatch = Callable[[int], Tensor]
 
@@ -33,43 +34,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@torch.no_grad()
-def float64_logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return model(images.double())
-
-
-def assert_same_live_logits(ours: Tensor, theirs: Tensor) -> None:
-    """Check that the logits agree within float64's rounding, and that they differ between images."""
-    apart = [(ours[i] - ours[j]).abs().max() for i in range(len(ours)) for j in range(i)]
-    assert min(apart) >= 1e-2
-    assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
-
-
-def with_weights_of(loaded: LoadedModel, reference: nn.Module) -> nn.Module:
-    """Copy the loaded weights into ``reference`` in float64, matched by their order."""
-    ours = loaded.model.state_dict().values()
-    reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)), strict=True)
-    return reference.double().eval()
-
-
 def test_xception_equals_pytorchcv(live_xception: LoadedModel, images: Tensor) -> None:
     reference = with_weights_of(live_xception, xception())
     assert live_xception.options["padding"] == "torch"
-    model = copy_in_float64(live_xception)
+    model = in_float64(live_xception)
     assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
 
 
 def test_inception_v4_equals_pytorchcv(live_inception_v4: LoadedModel, images: Tensor) -> None:
     reference = with_weights_of(live_inception_v4, inceptionv4())
-    model = copy_in_float64(live_inception_v4)
+    model = in_float64(live_inception_v4)
     assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
-
-
-def copy_in_float64(loaded: LoadedModel) -> nn.Module:
-    """Rebuild the network from its recorded options, so that the options are tested too."""
-    model = loaded.spec.build(**loaded.options).double().eval()
-    model.load_state_dict(loaded.model.state_dict(), strict=True)
-    return model
 
 
 @pytest.fixture
@@ -123,7 +98,7 @@ def test_xception_equals_keras_through_its_own_file(
     loaded = load_model("xception", str(tmp_path / "xception.keras"))
 
     assert loaded.options["padding"] == "tf_same"
-    assert_same_live_logits(float64_logits(copy_in_float64(loaded), images), keras_logits(reference, images))
+    assert_same_live_logits(float64_logits(in_float64(loaded), images), keras_logits(reference, images))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +139,7 @@ def test_trained_xception_equals_keras_in_float64(
     reference.set_weights(trained_by_keras.get_weights())
     photos = photo_batch(side)[:2]
 
-    ours = float64_logits(copy_in_float64(kitchenware), photos)
+    ours = float64_logits(in_float64(kitchenware), photos)
 
     assert_same_live_logits(ours, keras_logits(reference, photos))
 
