@@ -150,10 +150,6 @@ def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
     yield "unfused", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
     fold_batch_norm(graph)
     yield "fold_batch_norm", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
-    code = graph.code
-    fold_scale(graph)
-    if graph.code != code:
-        yield "fold_scale", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
     fold_normalisation(graph, preprocessing)
     yield "fold_normalisation", _layers(graph), copy.deepcopy(graph).float()
     code = graph.code
@@ -166,6 +162,10 @@ def _int8_steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
     """Yield the rewrites that speed up only int8, in the form of ``_steps``, on a network with all other rewrites."""
     graph = fuse(loaded.model, loaded.preprocessing)
     yield "int8", _layers(graph), copy.deepcopy(graph)
+    before = str(graph)
+    fold_scale(graph)
+    if str(graph) != before:
+        yield "fold_scale, in int8", _layers(graph), copy.deepcopy(graph)
     before = str(graph)
     pad_channels(graph, CHANNELS)
     if str(graph) != before:

@@ -25,7 +25,7 @@ def read_constants(path: Path) -> dict[str, Tensor]:
     for node in map(_fields, _fields(path.read_bytes())[1]):
         (name,), (operator,) = node[1], node[2]
         if operator == b"Const":
-            attributes = {key: value for attribute in node[5] for (key,), (value,) in [_fields(attribute).values()]}
+            attributes = {entry[1][0]: entry[2][0] for entry in map(_fields, node[5])}
             tensor = _fields(_fields(attributes[b"value"])[8][0])
             if tensor[1] == [_FLOAT32]:
                 constants[name.decode()] = _tensor(tensor)
