@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,6 +29,38 @@ class ConvBnRelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, in_channels, h, w]`` to ``[n, out_channels, h', w']``."""
         out: Tensor = self.relu(self.bn(self.conv(x)))
+        return out
+
+
+class Branches(nn.Module):
+    """Branches side by side on one input, concatenated by channels. Their keys are ``branch0``, ``branch1``, ..."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = [f"branch{i}" for i in range(len(branches))]
+        for name, branch in zip(self.branches, branches, strict=True):
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, c, h, w]`` to ``[n, c', h', w']``, with the sum of the branches' channels as c'."""
+        return torch.cat([self.get_submodule(name)(x) for name in self.branches], 1)
+
+
+class ScaledResidual(Branches):
+    """Branches, a 1x1 convolution back to the input's channels, and a scaled sum (arXiv:1602.07261, figure 20).
+
+    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale.
+    """
+
+    def __init__(self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True) -> None:
+        super().__init__(*branches)
+        self.conv2d = projection
+        self.scale = scale
+        self.relu = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, c, h, w]`` to the same shape."""
+        out: Tensor = self.relu(x + self.conv2d(super().forward(x)) * self.scale)
         return out
 
 

@@ -73,6 +73,18 @@ class PublishedWeights:
     read: Callable[[Path], State] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KerasConventions:
+    """What sets a network apart in Keras.
+
+    ``options`` are the network's options for Keras' weights. ``layers`` are the types of layers that the network has
+    besides ``keras_weights.LAYERS``, with their settings.
+    """
+
+    options: dict[str, Any]
+    layers: dict[str, dict[str, Any]]
+
+
 def _unchanged(state: State) -> tuple[State, dict[str, Any]]:
     return state, {}
 
@@ -84,8 +96,8 @@ class ModelSpec:
     ``build(num_classes=..., **options)`` makes the network in train mode. ``head`` is the name of the linear layer that
     gives the logits. ``weights`` maps each name that ``--weights`` takes to published weights. ``preprocessing``
     applies to all other weights: files of other content and random weights. ``adapt`` maps the tensors of a weights
-    file to a state dict under the network's keys, and to the options that the file implies. ``read_keras`` does
-    the same for a Keras file, from its path.
+    file to a state dict under the network's keys, and to the options that the file implies. ``keras`` is
+    None if Keras files of the network can't be read.
     """
 
     name: str
@@ -94,4 +106,4 @@ class ModelSpec:
     preprocessing: Preprocessing
     weights: dict[str, PublishedWeights]
     adapt: Callable[[State], tuple[State, dict[str, Any]]] = _unchanged
-    read_keras: Callable[[Path], tuple[State, dict[str, Any]]] | None = None
+    keras: KerasConventions | None = None

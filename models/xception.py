@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.keras_weights import read_xception
 from models.kitchenware import KITCHENWARE
 from models.layers import SameMaxPool2d, SeparableConv2d, dense_layers, hidden_widths
-from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State
+from models.spec import KerasConventions, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State
 
 Padding = Literal["torch", "tf_same"]
 
@@ -154,7 +153,14 @@ SPEC = ModelSpec(
     head="fc",
     preprocessing=_IMAGENET,
     adapt=_adapt,
-    read_keras=read_xception,
+    keras=KerasConventions(
+        options={"padding": "tf_same", "bn_eps": 1e-3},
+        layers={
+            "Add": {},
+            "SeparableConv2D": {"strides": [1, 1], "padding": "same", "dilation_rate": [1, 1]},
+            "MaxPooling2D": {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"},
+        },
+    ),
     weights={
         "imagenet": PublishedWeights(
             ReleaseFile(
