@@ -27,6 +27,7 @@ from bench.timing import in_turns
 from export.fuse import (
     fold_batch_norm,
     fold_normalisation,
+    fold_scale,
     fuse,
     move_pool_after_projection,
     pad_channels,
@@ -149,6 +150,10 @@ def _steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
     yield "unfused", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
     fold_batch_norm(graph)
     yield "fold_batch_norm", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
+    code = graph.code
+    fold_scale(graph)
+    if graph.code != code:
+        yield "fold_scale", _layers(graph), _Normalised(copy.deepcopy(graph).float(), preprocessing)
     fold_normalisation(graph, preprocessing)
     yield "fold_normalisation", _layers(graph), copy.deepcopy(graph).float()
     code = graph.code

@@ -8,12 +8,13 @@ result to float32.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models.layers import SameMaxPool2d
 from models.spec import Preprocessing
@@ -40,6 +41,7 @@ def fuse(model: nn.Module, preprocessing: Preprocessing) -> fx.GraphModule:
     """
     graph = trace_layers(model)
     fold_batch_norm(graph)
+    fold_scale(graph)
     fold_normalisation(graph, preprocessing)
     move_pool_after_projection(graph)
     graph.float()
@@ -47,11 +49,31 @@ def fuse(model: nn.Module, preprocessing: Preprocessing) -> fx.GraphModule:
 
 
 def fold_batch_norm(graph: fx.GraphModule) -> None:
-    """Fold each BatchNorm into the convolution before it."""
+    """Fold each BatchNorm into the convolution or linear layer before it."""
     # In evaluation BatchNorm is s y + t for each channel, and s (W x + b) + t = (s W) x + (s b + t).
-    for before, conv, node, norm in _chained_layers(graph):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            graph.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+    for before, layer, node, norm in _chained_layers(graph):
+        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            graph.set_submodule(str(before.target), fuse_conv_bn_eval(layer, norm))
+        elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+            graph.set_submodule(str(before.target), fuse_linear_bn_eval(layer, norm))
+        else:
+            continue
+        node.replace_all_uses_with(before)
+        graph.graph.erase_node(node)
+    _tidy(graph)
+
+
+def fold_scale(graph: fx.GraphModule) -> None:
+    """Fold each product of a convolution and a constant, as in a scaled residual, into the convolution."""
+    # s (W x + b) = (s W) x + s b.
+    for node in graph.graph.find_nodes(op="call_function", target=operator.mul):
+        before, scale = node.args
+        if not isinstance(scale, float) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv = graph.get_submodule(before.target)
+        if isinstance(conv, nn.Conv2d):
+            conv.weight = nn.Parameter(conv.weight * scale)
+            conv.bias = None if conv.bias is None else nn.Parameter(conv.bias * scale)
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
     _tidy(graph)

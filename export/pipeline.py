@@ -31,7 +31,13 @@ def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str]
     ``labels`` are the classes' names; None means those known for the weights. Raises ValueError, WeightsUnavailable.
     """
     if weights != "untrained":
-        return load_model(name, weights, labels=labels)
+        loaded = load_model(name, weights, labels=labels)
+        if not loaded.labels:
+            raise ValueError(
+                f"{loaded.source} has no classifier, its answer is an embedding, and the service serves classifiers: "
+                "train a classifier on the embedding and export the file of both, or use models.weights.load_model"
+            )
+        return loaded
     preprocessing = find_spec(name).preprocessing
     images = normalise(preprocess_all([photo.data for photo in photos], preprocessing), preprocessing)
     if labels is None:

@@ -186,6 +186,8 @@ def _read(path: Path, spec: ModelSpec, published: PublishedWeights | None) -> tu
 
 
 def _labels(labels: Sequence[str] | None, num_classes: int, path: Path) -> tuple[str, ...]:
+    if num_classes == 0:  # an embedding
+        return ()
     if labels is None:
         if num_classes != 1000:
             raise ValueError(f"the weights tell {num_classes} classes apart; pass --labels FILE, one class a line")
@@ -197,7 +199,7 @@ def _labels(labels: Sequence[str] | None, num_classes: int, path: Path) -> tuple
 
 def _set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
     """Set every BatchNorm's running statistics to the statistics of the batch ``images``."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # None means a cumulative average, here of one batch
     with torch.no_grad():

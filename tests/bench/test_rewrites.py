@@ -8,6 +8,7 @@ from torch import nn
 from bench import rewrites
 from export.photos import labelled_photos
 from export.pipeline import load
+from models.layers import ScaledResidual
 from models.weights import LoadedModel
 from service.errors import DeviceUnavailable, StartupError
 from service.inference.devices import openvino
@@ -20,6 +21,7 @@ def small() -> LoadedModel:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False),
         nn.BatchNorm2d(8),
+        ScaledResidual(nn.ReLU(), projection=nn.Conv2d(8, 8, 1), scale=0.5),
         nn.AvgPool2d(3, 1, 1, count_include_pad=False),
         nn.Conv2d(8, 2, 1),
         nn.AdaptiveAvgPool2d(1),
@@ -44,12 +46,12 @@ def test_each_rewrite_is_measured(small: LoadedModel, monkeypatch: pytest.Monkey
     monkeypatch.setattr(rewrites, "load", lambda *_: small)
     monkeypatch.setattr(rewrites, "DEVICES", devices())
     report = rewrites.measure("inception_v4", Settings(), quick=True)
-    changes = ["fold_batch_norm", "fold_normalisation", "move_pool_after_projection"]
+    changes = ["fold_batch_norm", "fold_scale", "fold_normalisation", "move_pool_after_projection"]
     assert {name: list(gains) for name, gains in report.figures.items()} == {
         f"{device}_batch_{size}": changes for device in devices() for size in (1, 8)
     }
     for gains in report.figures.values():
-        assert [gain["layers"] for gain in gains.values()] == [(6, 5), (5, 5), (5, 5)]
+        assert [gain["layers"] for gain in gains.values()] == [(9, 8), (8, 8), (8, 8), (8, 8)]
         before, after = gains["fold_normalisation"]["nodes"]
         assert before - after == 3  # two divisions and a subtraction
         for gain in gains.values():
@@ -62,7 +64,8 @@ def test_each_rewrite_is_measured(small: LoadedModel, monkeypatch: pytest.Monkey
 def test_a_rewrite_that_changes_nothing_is_left_out(small: LoadedModel) -> None:
     layers = [layer for layer in small.model.children() if not isinstance(layer, nn.AvgPool2d)]
     pooled_once = dataclasses.replace(small, model=nn.Sequential(*layers))
-    assert [name for name, _, _ in rewrites._steps(pooled_once)] == ["unfused", "fold_batch_norm", "fold_normalisation"]
+    steps = ["unfused", "fold_batch_norm", "fold_scale", "fold_normalisation"]
+    assert [name for name, _, _ in rewrites._steps(pooled_once)] == steps
 
 
 def test_what_only_int8_gains_from_is_measured_in_int8(small: LoadedModel) -> None:

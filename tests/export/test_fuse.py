@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, fx, nn
 from export.fuse import (
     fold_batch_norm,
     fold_normalisation,
+    fold_scale,
     fuse,
     move_pool_after_projection,
     pad_channels,
@@ -19,7 +22,7 @@ from export.fuse import (
     trace_layers,
 )
 from models.spec import Preprocessing
-from models.weights import LoadedModel
+from models.weights import LoadedModel, untrained_model
 
 IMAGENET_STATISTICS = Preprocessing(crop_pct=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -93,6 +96,67 @@ def test_fold_batch_norm_leaves_a_convolution_with_another_reader() -> None:
     graph = trace_layers(Both())
     fold_batch_norm(graph)
     assert count(graph, nn.BatchNorm2d) == 1
+
+
+def test_fold_batch_norm_into_a_linear_layer() -> None:
+    norm = nn.BatchNorm1d(4, eps=1e-3)
+    for value in list(norm.state_dict().values())[:4]:
+        nn.init.uniform_(value, 0.5, 1.5)
+    graph = trace_layers(nn.Sequential(nn.Linear(8, 4, bias=False), norm))
+    images = torch.randn(2, 8, dtype=torch.float64)
+    expected = run(graph, images)
+    fold_batch_norm(graph)
+    assert [type(graph.get_submodule(str(node.target))) for node in layers(graph)] == [nn.Linear]
+    assert_same(run(graph, images), expected)
+
+
+def products(graph: fx.GraphModule) -> int:
+    return len(graph.graph.find_nodes(op="call_function", target=operator.mul))
+
+
+def test_fold_scale(pixels: Tensor) -> None:
+    images = normalised(pixels, IMAGENET_STATISTICS)
+    graph = trace_layers(untrained_model("inception_resnet_v1", images.float(), num_classes=10).model)
+    expected = run(graph, images)
+    assert products(graph) == 21
+    fold_scale(graph)
+    assert products(graph) == 0
+    assert_same(run(graph, images), expected)
+
+
+class _Scaled(nn.Module):
+    def __init__(self, layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.scale = layer, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale(self.layer(x))
+
+
+def test_fold_scale_without_bias() -> None:
+    graph = trace_layers(_Scaled(nn.Conv2d(3, 4, 1, bias=False), lambda y: y * 0.5))
+    images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    expected = run(graph, images)
+    fold_scale(graph)
+    assert products(graph) == 0
+    assert_same(run(graph, images), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale"),
+    [
+        (nn.ReLU(), lambda y: y * 0.5),
+        (nn.Conv2d(3, 4, 1), lambda y: y * 0.5 + y),  # the unscaled output is read, too
+        (nn.Conv2d(3, 4, 1), lambda y: y * y),
+        (nn.Conv2d(3, 4, 1), lambda y: y * y.mean()),
+    ],
+    ids=["no convolution", "another reader", "square", "not a constant"],
+)
+def test_fold_scale_leaves_others(layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+    graph = trace_layers(_Scaled(layer, scale))
+    before = graph.code
+    fold_scale(graph)
+    assert graph.code == before
 
 
 def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:

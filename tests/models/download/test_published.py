@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
-from models import find_spec
+from models import create_model, find_spec
 from models.download import WeightsUnavailable, fetch, sha256_of
 from models.kitchenware import KITCHENWARE
 from models.spec import PublishedWeights, ReleaseFile
@@ -60,6 +62,23 @@ def test_imagenet_weights_load_from_a_release(
     assert loaded.options["padding"] == "torch"
     assert loaded.labels == imagenet_labels()
     assert loaded.source == f"release:{source.url}"
+
+
+def test_faces_load_from_a_release(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = create_model("inception_resnet_v1", 8631, embedding=512).state_dict()
+    torch.save(state, tmp_path / "vggface2.pt")
+    content = (tmp_path / "vggface2.pt").read_bytes()
+    server.files["/vggface2.pt"] = content
+    published = find_spec("inception_resnet_v1").weights["vggface2"]
+    source = ReleaseFile(f"{server.url}/vggface2.pt", hashlib.sha256(content).hexdigest())
+    replaced = dataclasses.replace(published, source=source)
+    monkeypatch.setitem(find_spec("inception_resnet_v1").weights, "vggface2", replaced)
+
+    loaded = load_model("inception_resnet_v1", "vggface2")
+
+    assert loaded.options == {"num_classes": 8631, "embedding": 512}
+    assert loaded.labels[-1] == "identity 8630"
+    assert loaded.preprocessing.input_size == 160
 
 
 def test_every_published_file_is_pinned() -> None:
