@@ -19,6 +19,7 @@ class ExportedVersion:
     folder: Path
     name: str
     sha256: str
+    trained: bool
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     precisions: tuple[str, ...]
@@ -43,6 +44,7 @@ def read_version(repository: Path, model: str) -> ExportedVersion:
         folder=folder,
         name=f"{name}/{folder.name}",
         sha256=sha256_of(folder / "manifest.json"),
+        trained=manifest["trained"],
         labels=read_labels(folder / manifest["labels"]["file"]),
         preprocessing=Preprocessing(input_size=manifest["input"]["height"], **manifest["preprocessing"]),
         precisions=tuple(variant["precision"] for variant in graphs),
