@@ -14,14 +14,14 @@ def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1) -> BatchQueue:
 def offered(
     to: BatchQueue, *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, wait: float = 0.0
 ) -> Ticket:
-    ticket, _ = to.offer(Terms(deadline, priority), now=0.0, wait=wait)
+    (ticket,), _ = to.offer(Terms(deadline, priority), now=0.0, wait=wait)
     ticket.decoded = True
     return ticket
 
 
 def test_undecoded_tickets_wait() -> None:
     waiting = queue()
-    ticket, _ = waiting.offer(Terms(100.0), now=0.0, wait=0.0)
+    (ticket,), _ = waiting.offer(Terms(100.0), now=0.0, wait=0.0)
     assert not waiting.ready
     assert waiting.take(0.0) == ([], 0, [])
     ticket.decoded = True
@@ -55,7 +55,7 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
     waiting = queue(max_size=3)
     first, last = offered(waiting, priority=Priority.LOW), offered(waiting, priority=Priority.LOW)
     normal = offered(waiting)
-    high, shed = waiting.offer(Terms(100.0, Priority.HIGH), now=0.0, wait=0.0)
+    (high,), shed = waiting.offer(Terms(100.0, Priority.HIGH), now=0.0, wait=0.0)
     assert shed == [last]
     high.decoded = True
     assert waiting.take(0.0).tickets == [high, normal, first]
