@@ -14,7 +14,6 @@ EXTENSIONS = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
-    "model_repository",
     "parameters",
     "schedule_policy",
     "statistics",
