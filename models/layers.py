@@ -32,6 +32,27 @@ class ConvBnRelu(nn.Module):
         return out
 
 
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a weight in 0..1 that depends on the means of all channels (arXiv:1709.01507, section 3).
+
+    The weights come from two dense layers with biases, written as 1x1 convolutions. The first one divides the number
+    of channels by ``reduction`` and rounds down.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(channels // reduction, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, channels, h, w]`` to the same shape."""
+        weight: Tensor = self.sigmoid(self.expand(self.relu(self.reduce(self.pool(x)))))  # [n, channels, 1, 1]
+        return x * weight
+
+
 class Branches(nn.Module):
     """Branches side by side on one input, concatenated by channels. Their keys are ``branch0``, ``branch1``, ..."""
 

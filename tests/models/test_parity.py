@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytorchcv.models.common import SEBlock
 from pytorchcv.models.inceptionresnetv2 import inceptionresnetv2
 from pytorchcv.models.inceptionv3 import inceptionv3
 from pytorchcv.models.inceptionv4 import inceptionv4
@@ -19,6 +20,7 @@ from pytorchcv.models.xception import xception
 from torch import Tensor, nn
 
 from models.kitchenware import KITCHENWARE
+from models.layers import SqueezeExcitation
 from models.weights import LoadedModel, fetch, load_model, untrained_model
 
 PhotoBatch = Callable[[int], Tensor]
@@ -84,6 +86,15 @@ def copy_in_float64(loaded: LoadedModel) -> nn.Module:
     model = loaded.spec.build(**loaded.options).double().eval()
     model.load_state_dict(loaded.model.state_dict(), strict=True)
     return model
+
+
+@pytest.mark.parametrize(("channels", "squeezed"), [(256, 16), (608, 38), (1056, 66)])
+def test_squeeze_excitation_equals_pytorchcv(channels: int, squeezed: int) -> None:
+    ours, theirs = SqueezeExcitation(channels).double(), SEBlock(channels).double()
+    assert ours.reduce.weight.shape == (squeezed, channels, 1, 1)
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(3, channels, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert_same_live_logits(float64_logits(ours, x), float64_logits(theirs, x))
 
 
 @pytest.fixture
