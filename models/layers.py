@@ -70,18 +70,25 @@ class Branches(nn.Module):
 class ScaledResidual(Branches):
     """Branches, a 1x1 convolution back to the input's channels, and a scaled sum (arXiv:1602.07261, figure 20).
 
-    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale.
+    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale. ``se`` is the reduction
+    of a squeeze-and-excitation of what the scale applies to.
     """
 
-    def __init__(self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True) -> None:
+    def __init__(
+        self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True, se: int | None = None
+    ) -> None:
         super().__init__(*branches)
         self.conv2d = projection
+        self.se = SqueezeExcitation(projection.out_channels, se) if se is not None else None
         self.scale = scale
         self.relu = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, c, h, w]`` to the same shape."""
-        out: Tensor = self.relu(x + self.conv2d(super().forward(x)) * self.scale)
+        residual = self.conv2d(super().forward(x))
+        if self.se is not None:
+            residual = self.se(residual)
+        out: Tensor = self.relu(x + residual * self.scale)
         return out
 
 

@@ -19,9 +19,10 @@ from pytorchcv.models.inceptionv4 import inceptionv4
 from pytorchcv.models.xception import xception
 from torch import Tensor, nn
 
+from models import create_model
 from models.kitchenware import KITCHENWARE
 from models.layers import SqueezeExcitation
-from models.weights import LoadedModel, fetch, load_model, untrained_model
+from models.weights import LoadedModel, _set_batch_norm_statistics, fetch, load_model, untrained_model
 
 PhotoBatch = Callable[[int], Tensor]
 
@@ -79,6 +80,21 @@ def test_networks_equal_pytorchcv(name: str, reference: Callable[..., nn.Module]
     theirs = with_weights_of(loaded, reference())
     theirs.set_submodule("features.final_pool", nn.AdaptiveAvgPool2d(1))  # theirs needs a last map of 8x8
     assert_same_live_logits(float64_logits(copy_in_float64(loaded), photos), float64_logits(theirs, photos))
+
+
+def test_inception_resnet_v2_with_squeeze_and_excitation_equals_parts_of_pytorchcv(photo_batch: PhotoBatch) -> None:
+    """pytorchcv's network, with pytorchcv's block behind the projection of each residual block."""
+    photos = photo_batch(107)[:2]
+    reference = inceptionresnetv2()
+    reference.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    for block in [module for module in reference.modules() if hasattr(module, "scale")]:
+        block.conv = nn.Sequential(block.conv, SEBlock(block.conv.out_channels))
+    model = create_model("inception_resnet_v2", se=16)
+    _set_batch_norm_statistics(model, photos)
+    state = dict(zip(reference.state_dict(), model.state_dict().values(), strict=True))
+    reference.load_state_dict(state)
+    ours, theirs = (float64_logits(network.double().eval(), photos) for network in (model, reference))
+    assert_same_live_logits(ours, theirs)
 
 
 def copy_in_float64(loaded: LoadedModel) -> nn.Module:
