@@ -37,13 +37,14 @@ class Mixed5b(Branches):
 class Block35(ScaledResidual):
     """Figure 16: 1x1, 3x3 and double 3x3 branches. Keeps ``[n, 320, 35, 35]``."""
 
-    def __init__(self) -> None:
+    def __init__(self, se: int | None) -> None:
         super().__init__(
             ConvBnRelu(320, 32, 1),
             nn.Sequential(ConvBnRelu(320, 32, 1), ConvBnRelu(32, 32, 3, padding=1)),
             nn.Sequential(ConvBnRelu(320, 32, 1), ConvBnRelu(32, 48, 3, padding=1), ConvBnRelu(48, 64, 3, padding=1)),
             projection=nn.Conv2d(128, 320, 1),
             scale=0.17,
+            se=se,
         )
 
 
@@ -65,7 +66,7 @@ class ReductionA(Branches):
 class Block17(ScaledResidual):
     """Figure 17: a 1x1 branch and a factorised 7x7 branch. Keeps ``[n, 1088, 17, 17]``."""
 
-    def __init__(self) -> None:
+    def __init__(self, se: int | None) -> None:
         super().__init__(
             ConvBnRelu(1088, 192, 1),
             nn.Sequential(
@@ -75,6 +76,7 @@ class Block17(ScaledResidual):
             ),
             projection=nn.Conv2d(384, 1088, 1),
             scale=0.10,
+            se=se,
         )
 
 
@@ -97,7 +99,7 @@ class ReductionB(Branches):
 class Block8(ScaledResidual):
     """Figure 19: a 1x1 branch and a factorised 3x3 branch. Keeps ``[n, 2080, 8, 8]``."""
 
-    def __init__(self, scale: float = 0.20, *, relu: bool = True) -> None:
+    def __init__(self, se: int | None, *, scale: float = 0.20, relu: bool = True) -> None:
         super().__init__(
             ConvBnRelu(2080, 192, 1),
             nn.Sequential(
@@ -108,17 +110,19 @@ class Block8(ScaledResidual):
             projection=nn.Conv2d(448, 2080, 1),
             scale=scale,
             relu=relu,
+            se=se,
         )
 
 
 class InceptionResnetV2(nn.Module):
     """Inception-ResNet-v2. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
+    ``se`` is the reduction, 16 in the paper, of a squeeze-and-excitation in each residual block (arXiv:1709.01507).
     ``hidden_units`` are the widths of dense layers with ReLU between the pooled features and the classifier. Inputs of
     at least 75 pixels a side work too.
     """
 
-    def __init__(self, num_classes: int = 1000, *, hidden_units: Sequence[int] = ()) -> None:
+    def __init__(self, num_classes: int = 1000, *, se: int | None = None, hidden_units: Sequence[int] = ()) -> None:
         super().__init__()                                               # [n,    3, 299, 299]
         self.conv2d_1a = ConvBnRelu(3, 32, 3, stride=2)                  # [n,   32, 149, 149]
         self.conv2d_2a = ConvBnRelu(32, 32, 3)                           # [n,   32, 147, 147]
@@ -128,12 +132,12 @@ class InceptionResnetV2(nn.Module):
         self.conv2d_4a = ConvBnRelu(80, 192, 3)                          # [n,  192,  71,  71]
         self.maxpool_5a = nn.MaxPool2d(3, stride=2)                      # [n,  192,  35,  35]
         self.mixed_5b = Mixed5b()                                        # [n,  320,  35,  35]
-        self.repeat = nn.Sequential(*(Block35() for _ in range(10)))
+        self.repeat = nn.Sequential(*(Block35(se) for _ in range(10)))
         self.mixed_6a = ReductionA()                                     # [n, 1088,  17,  17]
-        self.repeat_1 = nn.Sequential(*(Block17() for _ in range(20)))
+        self.repeat_1 = nn.Sequential(*(Block17(se) for _ in range(20)))
         self.mixed_7a = ReductionB()                                     # [n, 2080,   8,   8]
-        self.repeat_2 = nn.Sequential(*(Block8() for _ in range(9)))
-        self.block8 = Block8(1.0, relu=False)
+        self.repeat_2 = nn.Sequential(*(Block8(se) for _ in range(9)))
+        self.block8 = Block8(se, scale=1.0, relu=False)
         self.conv2d_7b = ConvBnRelu(2080, 1536, 1)                       # [n, 1536,   8,   8]
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.hidden = dense_layers(1536, hidden_units)

@@ -34,9 +34,13 @@ class ConvBnRelu(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by its importance, which all channels' means tell (arXiv:1709.01507, section 3)."""
+    """Scales each channel by a weight in 0..1 that depends on the means of all channels (arXiv:1709.01507, section 3).
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    The weights come from two dense layers with biases, written as 1x1 convolutions. The first one divides the number
+    of channels by ``reduction`` and rounds down.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.reduce = nn.Conv2d(channels, channels // reduction, 1)
@@ -46,8 +50,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, channels, h, w]`` to the same shape."""
-        importance: Tensor = self.sigmoid(self.expand(self.relu(self.reduce(self.pool(x)))))  # [n, channels, 1, 1]
-        return x * importance
+        weight: Tensor = self.sigmoid(self.expand(self.relu(self.reduce(self.pool(x)))))  # [n, channels, 1, 1]
+        return x * weight
 
 
 class Branches(nn.Module):
@@ -67,18 +71,25 @@ class Branches(nn.Module):
 class ScaledResidual(Branches):
     """Branches, a 1x1 convolution back to the input's channels, and a scaled sum (arXiv:1602.07261, figure 20).
 
-    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale.
+    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale. ``se`` is the reduction
+    of a squeeze-and-excitation of what the scale applies to.
     """
 
-    def __init__(self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True) -> None:
+    def __init__(
+        self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True, se: int | None = None
+    ) -> None:
         super().__init__(*branches)
         self.conv2d = projection
+        self.se = SqueezeExcitation(projection.out_channels, se) if se is not None else None
         self.scale = scale
         self.relu = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, c, h, w]`` to the same shape."""
-        out: Tensor = self.relu(x + self.conv2d(super().forward(x)) * self.scale)
+        residual = self.conv2d(super().forward(x))
+        if self.se is not None:
+            residual = self.se(residual)
+        out: Tensor = self.relu(x + residual * self.scale)
         return out
 
 

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytorchcv.models.common import SEBlock
 from pytorchcv.models.inceptionresnetv2 import inceptionresnetv2
 from pytorchcv.models.inceptionv3 import inceptionv3
 from pytorchcv.models.inceptionv4 import inceptionv4
 from pytorchcv.models.xception import xception
 from torch import Tensor, nn
 
+from models import create_model
 from models.kitchenware import KITCHENWARE
-from models.weights import LoadedModel, fetch, load_model, untrained_model
+from models.layers import SqueezeExcitation
+from models.weights import LoadedModel, _set_batch_norm_statistics, fetch, load_model, untrained_model
 from tests.models.measures import assert_same_live_logits, float64_logits, in_float64, with_weights_of
 
 PhotoBatch = Callable[[int], Tensor]
@@ -59,6 +62,30 @@ def test_networks_equal_pytorchcv(name: str, reference: Callable[..., nn.Module]
     theirs = with_weights_of(loaded, reference())
     theirs.set_submodule("features.final_pool", nn.AdaptiveAvgPool2d(1))  # theirs needs a last map of 8x8
     assert_same_live_logits(float64_logits(in_float64(loaded), photos), float64_logits(theirs, photos))
+
+
+def test_inception_resnet_v2_with_squeeze_and_excitation_equals_parts_of_pytorchcv(photo_batch: PhotoBatch) -> None:
+    """pytorchcv's network, with pytorchcv's block behind the projection of each residual block."""
+    photos = photo_batch(107)[:2]
+    reference = inceptionresnetv2()
+    reference.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    for block in [module for module in reference.modules() if hasattr(module, "scale")]:
+        block.conv = nn.Sequential(block.conv, SEBlock(block.conv.out_channels))
+    model = create_model("inception_resnet_v2", se=16)
+    _set_batch_norm_statistics(model, photos)
+    state = dict(zip(reference.state_dict(), model.state_dict().values(), strict=True))
+    reference.load_state_dict(state)
+    ours, theirs = (float64_logits(network.double().eval(), photos) for network in (model, reference))
+    assert_same_live_logits(ours, theirs)
+
+
+@pytest.mark.parametrize(("channels", "squeezed"), [(256, 16), (608, 38), (1056, 66)])
+def test_squeeze_excitation_equals_pytorchcv(channels: int, squeezed: int) -> None:
+    ours, theirs = SqueezeExcitation(channels).double(), SEBlock(channels).double()
+    assert ours.reduce.weight.shape == (squeezed, channels, 1, 1)
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(3, channels, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert_same_live_logits(float64_logits(ours, x), float64_logits(theirs, x))
 
 
 @pytest.fixture
