@@ -27,6 +27,7 @@ from bench.timing import in_turns
 from export.fuse import (
     fold_batch_norm,
     fold_normalisation,
+    fold_scale,
     fuse,
     move_pool_after_projection,
     pad_channels,
@@ -161,6 +162,10 @@ def _int8_steps(loaded: LoadedModel) -> Iterator[tuple[str, int, nn.Module]]:
     """Yield the rewrites that speed up only int8, in the form of ``_steps``, on a network with all other rewrites."""
     graph = fuse(loaded.model, loaded.preprocessing)
     yield "int8", _layers(graph), copy.deepcopy(graph)
+    before = str(graph)
+    fold_scale(graph)
+    if str(graph) != before:
+        yield "fold_scale, in int8", _layers(graph), copy.deepcopy(graph)
     before = str(graph)
     pad_channels(graph, CHANNELS)
     if str(graph) != before:

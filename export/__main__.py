@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.arguments import parse
 from export.inputs import read_labels, read_photos
 from export.repository import staged_version, version_folder
 
@@ -30,14 +29,20 @@ _RANDOM = "random weights magnify every rounding"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export one model, or the default models that are missing, and return the exit code.
+    """Export one model, or the default models that are missing, or evaluate one, and return the exit code.
 
     The exit code is 0, or 1 if an export failed. Each failed export prints one line on stderr that names the cause.
+    An evaluation's exit codes are those of ``export.evaluate.main``.
     """
-    args = _parse(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["evaluate"]:
+        from export.evaluate import main as evaluate
+
+        return evaluate(argv[1:])
+    args = parse(argv)
     if args.model:
         return _export(args)
-    return max(_export(_parse([*options, "--if-missing", "--out", str(args.out)])) for options in DEFAULTS)
+    return max(_export(parse([*options, "--if-missing", "--out", str(args.out)])) for options in DEFAULTS)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -113,51 +118,6 @@ def _load(args: argparse.Namespace, photos: Sequence[Photo], labels: Sequence[st
 def _fail(error: Exception) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m export", description="Export PyTorch weights for the service.")
-    add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, unless already there)")
-    add(
-        "--weights",
-        default="imagenet",
-        help="imagenet, kitchenware (for xception), untrained, the path of a weights file, or OWNER/NAME@REVISION for "
-        "model.safetensors on the Hugging Face hub (default: %(default)s)",
-    )
-    add("--labels", type=Path, metavar="FILE", help="text file that names the classes, one per line, in UTF-8")
-    add(
-        "--precision",
-        nargs="+",
-        choices=["fp32", "fp16", "int8"],
-        default=["fp32"],
-        help="fp32 is always exported; int8 adds a variant for CPUs, fp16 adds a variant for GPUs",
-    )
-    add("--calibration-dir", type=Path, metavar="DIR", help="further JPEG or PNG photos that calibrate int8")
-    add("--if-agrees", action="store_true", help="leave out a variant that differs too much, instead of failing")
-    add("--out", type=Path, default=Path("model_repository"), metavar="DIR", help="repository (default: %(default)s)")
-    add("--name", type=_name, help="name of the model in the service (default: MODEL)")
-    add("--version", type=_version, default=1, help="version, a positive integer (default: %(default)s)")
-    add("--if-missing", action="store_true", help="do nothing if the repository already has the version")
-    add("--fallback-untrained", action="store_true", help="export random weights if --weights can't be downloaded")
-    args = parser.parse_args(argv)
-    if args.model is None and args != parser.parse_args(["--out", str(args.out)]):
-        parser.error("without MODEL there is only --out")
-    return args
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must start with a letter or digit and contain only letters, digits, '.', '_' and '-'"
-        )
-    return text
-
-
-def _version(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 """Exact rewrites of a network: fewer and cheaper operators that compute the same function.
 
 Each rewrite changes a ``torch.fx`` graph of layers in place. The graph is in evaluation mode, and the rewrite is exact
-for any weights. The rewrites compute new weights in float64, which rounds far less than float32. ``fuse`` casts the
-result to float32.
+for any weights. ``fuse`` computes new weights in float64, which rounds far less than float32, and casts the result to
+float32.
 """
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models.layers import SameMaxPool2d
 from models.spec import Preprocessing
@@ -47,25 +48,29 @@ def fuse(model: nn.Module, preprocessing: Preprocessing) -> fx.GraphModule:
 
 
 def fold_batch_norm(graph: fx.GraphModule) -> None:
-    """Fold each BatchNorm into the convolution before it."""
+    """Fold each BatchNorm into the convolution or linear layer before it."""
     # In evaluation BatchNorm is s y + t for each channel, and s (W x + b) + t = (s W) x + (s b + t).
-    for before, conv, node, norm in _chained_layers(graph):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            graph.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
-            node.replace_all_uses_with(before)
-            graph.graph.erase_node(node)
+    for before, layer, node, norm in _chained_layers(graph):
+        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            graph.set_submodule(str(before.target), fuse_conv_bn_eval(layer, norm))
+        elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+            graph.set_submodule(str(before.target), fuse_linear_bn_eval(layer, norm))
+        else:
+            continue
+        node.replace_all_uses_with(before)
+        graph.graph.erase_node(node)
     _tidy(graph)
 
 
 def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> None:
-    """Fold ``(x / 255 - mean) / std`` and the order of channels into the first convolution.
+    """Fold ``(x / 255 - mean) / std`` into the first convolution, so that the input is uint8 ``[n, h, w, 3]`` in RGB.
 
-    The input then is RGB, uint8 ``[n, h, w, 3]``. Before a padded convolution, a sum with ``-255 mean`` stays. Raises
-    ValueError unless the network starts with one convolution without groups.
+    Before a convolution with padding, the subtraction of the mean stays. Raises ValueError unless the network starts
+    with one convolution without groups.
     """
-    # W ((x / 255 - m) / s) + b = (W / 255 s) (x - 255 m) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean
-    # and std of each input channel. With padding, only the first equation holds: a padded zero means the mean colour.
-    # A network that reads B, G, R with weights W computes the same from R, G, B with the weights in reverse order.
+    # W ((x / 255 - m) / s) + b = (W / 255 s) x + (b - W (m / s)), with m and s the mean and std of each input channel.
+    # Padding breaks the second form: padded zeros are added after normalisation, where a zero means the mean colour.
+    # It leaves the first form, (W / 255 s) (x - 255 m) + b. Weights for BGR in reverse order are weights for RGB.
     (images,) = graph.graph.find_nodes(op="placeholder")
     first, *others = images.users
     conv = graph.get_submodule(first.target) if first.op == "call_module" else None
@@ -73,18 +78,19 @@ def fold_normalisation(graph: fx.GraphModule, preprocessing: Preprocessing) -> N
         raise ValueError("normalisation folds only into a first convolution without groups")
     mean = conv.weight.new_tensor(preprocessing.mean).view(1, 3, 1, 1)
     std = conv.weight.new_tensor(preprocessing.std).view(1, 3, 1, 1)
-    weight = conv.weight.flip(1) if preprocessing.channel_order == "bgr" else conv.weight
-    conv.weight = nn.Parameter(weight / (255 * std))
+    kernel = conv.weight if preprocessing.channel_order == "rgb" else conv.weight.flip(1)
+    conv.weight = nn.Parameter(kernel / (255 * std))
+    is_padded = conv.padding != (0, 0)
+    if not is_padded:
+        shift = (kernel * mean / std).sum((1, 2, 3))
+        conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
     with graph.graph.inserting_before(first):
         planes = graph.graph.call_method("permute", (images, 0, 3, 1, 2))  # moves bytes, a quarter of floats' traffic
-        like = graph.graph.get_attr(f"{first.target}.weight")
-        pixels = graph.graph.call_method("type_as", (planes, like))
-        if conv.padding == (0, 0):
-            shift = (weight * mean / std).sum((1, 2, 3))
-            conv.bias = nn.Parameter(-shift if conv.bias is None else conv.bias - shift)
-        else:
-            graph.register_buffer("minus_mean", -255 * mean)
-            pixels = graph.graph.call_function(torch.add, (pixels, graph.graph.get_attr("minus_mean")))
+        weight = graph.graph.get_attr(f"{first.target}.weight")
+        pixels = graph.graph.call_method("type_as", (planes, weight))
+        if is_padded and mean.any():
+            graph.register_buffer("mean_colour", 255 * mean)
+            pixels = graph.graph.call_function(operator.sub, (pixels, graph.graph.get_attr("mean_colour")))
     first.replace_input_with(images, pixels)
     _tidy(graph)
 
@@ -101,6 +107,25 @@ def move_pool_after_projection(graph: fx.GraphModule) -> None:
         is_cheaper = pool.stride in (1, (1, 1)) and conv.out_channels < conv.in_channels
         if is_mean and is_pixelwise and is_cheaper:
             before.target, node.target = node.target, before.target
+    _tidy(graph)
+
+
+def fold_scale(graph: fx.GraphModule) -> None:
+    """Fold each product of a convolution and a constant, as in a scaled residual, into the convolution.
+
+    ONNX Runtime does so itself in float32, but in int8 would compute the product in float32.
+    """
+    # s (W x + b) = (s W) x + s b.
+    for node in graph.graph.find_nodes(op="call_function", target=operator.mul):
+        before, scale = node.args
+        if not isinstance(scale, float) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv = graph.get_submodule(before.target)
+        if isinstance(conv, nn.Conv2d):
+            conv.weight = nn.Parameter(conv.weight * scale)
+            conv.bias = None if conv.bias is None else nn.Parameter(conv.bias * scale)
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
     _tidy(graph)
 
 

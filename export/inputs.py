@@ -38,34 +38,52 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def read_photos(folder: Path) -> list[bytes]:
-    """Return the JPEG and PNG files of a folder and its subfolders, in order of path.
+def photo_names(folder: Path) -> list[Path]:
+    """Return the paths of the JPEG and PNG files of a folder and its subfolders, relative to the folder, in order.
 
     Hidden files and folders are left out: macOS writes a ``._photo.jpg`` that is no photo beside a ``photo.jpg``.
-    Raises OSError, and ValueError that names the file, for a photo that cannot be decoded, has more than 8 bits a
-    channel or is too large. Raises ValueError for a folder without photos.
+    Raises ValueError if there is no such file.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    inside = (path.relative_to(folder) for path in folder.rglob("*"))
-    names = sorted(name for name in inside if not any(part.startswith(".") for part in name.parts))
-    paths = [folder / name for name in names if name.suffix.lower() in _PHOTO_SUFFIXES]
-    photos = [_read_photo(path) for path in paths if not path.is_dir()]
-    if not photos:
+    inside = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    visible = [name for name in inside if not any(part.startswith(".") for part in name.parts)]
+    names = [name for name in visible if not (folder / name).is_dir()]
+    if not names:
         raise ValueError(f"there is no .jpg, .jpeg or .png in {folder}")
-    return photos
+    return names
+
+
+def open_photo(path: Path) -> Image.Image:
+    """Open an image file without decoding it. The caller closes the image.
+
+    Raises ValueError if the image has more than 8 bits a channel or is too large, and what Pillow raises otherwise.
+    """
+    image = Image.open(path)
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        image.close()
+        raise ValueError(f"{image.width}x{image.height} pixels are too many")
+    if image.mode.startswith(("I", "F")):  # Pillow would clip the values, which leaves a white picture
+        image.close()
+        raise ValueError("it has more than 8 bits a channel")
+    return image
+
+
+def read_photos(folder: Path) -> list[bytes]:
+    """Return the JPEG and PNG files of a folder and its subfolders, in the order of ``photo_names``.
+
+    Raises OSError, and ValueError that names the file, for a photo that cannot be decoded, has more than 8 bits a
+    channel or is too large. Raises ValueError for a folder without photos.
+    """
+    return [_read_photo(folder / name) for name in photo_names(folder)]
 
 
 def _read_photo(path: Path) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = open_photo(path)
         with image:
-            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-                raise ValueError(f"{image.width}x{image.height} pixels are too many")
-            if image.mode.startswith(("I", "F")):  # Pillow would clip the values, which leaves a white picture
-                raise ValueError("it has more than 8 bits a channel")
             image.draft("RGB", (1, 1))  # damage shows in a JPEG that is decoded at an eighth of its size, too
             image.load()
     except Exception as error:  # each of Pillow's parsers raises what it likes on a damaged file

@@ -13,7 +13,7 @@ import onnx
 from torch import fx
 
 from export import onnx_file, quantize, verify
-from export.fuse import fuse, pad_channels, subsample_before_projection
+from export.fuse import fold_scale, fuse, pad_channels, subsample_before_projection
 from export.manifest import write_manifest
 from export.photos import Photo, normalise, preprocess_all, random_crops
 from export.trace import check_contract, trace
@@ -31,7 +31,13 @@ def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str]
     ``labels`` are the classes' names; None means those known for the weights. Raises ValueError, WeightsUnavailable.
     """
     if weights != "untrained":
-        return load_model(name, weights, labels=labels)
+        loaded = load_model(name, weights, labels=labels)
+        if not loaded.labels:
+            raise ValueError(
+                f"{loaded.source} answers with an embedding, but the service needs classes. To go on: train a "
+                "classifier on the embedding and export the file of both, or call models.weights.load_model in Python"
+            )
+        return loaded
     preprocessing = find_spec(name).preprocessing
     images = normalise(preprocess_all([photo.data for photo in photos], preprocessing), preprocessing)
     if labels is None:
@@ -99,6 +105,7 @@ def _graph(network: fx.GraphModule, precision: str, size: int, calibration: Sequ
     network = copy.deepcopy(network)
     if precision == "fp16":
         return trace(network.half(), size)
+    fold_scale(network)
     pad_channels(network, quantize.CHANNELS)
     subsample_before_projection(network)
     crops = random_crops(calibration, size, -(-_CALIBRATION_CROPS // len(calibration)), seed=0)

@@ -76,6 +76,8 @@ def read_bytes(graph: onnx.GraphProto) -> None:
     # A uint8 pixel is its own quantized value, with scale 1 and zero point 0.
     (cast,) = [node for node in graph.node if node.op_type == "Cast"]
     (quantize_node,) = _readers(graph)[cast.output[0]]
+    if quantize_node.op_type != "QuantizeLinear":  # the mean colour is subtracted first
+        return
     scale, zero = f"{cast.name}_scale", f"{cast.name}_zero"
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), scale))
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), zero))

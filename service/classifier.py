@@ -4,29 +4,47 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InferenceFailed
+from service.errors import InferenceFailed, ServiceError
 from service.inference.decoder_process import How
-from service.inference.decoders import Decoders
+from service.inference.decoders import DecoderPool, Decoders
 from service.inference.devices import DEVICES
 from service.inference.manifest import Manifest, Prediction, read_labels, read_manifest
 from service.inference.picture_cost import Encoded
 from service.inference.placement import Alone, Placement, place
 from service.inference.warm_up import GoldenSamples, warm_up
-from service.scheduling.admission import Answer
+from service.scheduling.admission import AT_ONCE, Answer, Decoding
 from service.scheduling.batch_queue import BatchQueue, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
 from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model
 from service.settings import Settings
+from service.statistics import Statistics
+
+Image = Encoded | NDArray[np.uint8]  # a picture's file, or pixels [height, width, 3]
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let an error of the block say whose it is."""
+    try:
+        yield
+    except ServiceError as error:
+        error.args = (f"{name}{error}",)
+        raise
+
+
+def _decode(pool: DecoderPool, image: Encoded, how: How, until: float, name: str, row: NDArray[np.uint8]) -> None:
+    with _naming(name):
+        pool.decode(image, how, until, row)
 
 
 @dataclass(eq=False)
@@ -59,6 +77,11 @@ class Classifier:
         return self.manifest.version
 
     @property
+    def statistics(self) -> Statistics:
+        """What the version has done."""
+        return self.served.statistics
+
+    @property
     def unready(self) -> str | None:
         """Why the model is not offered just now, or None when it is."""
         return self.served.model.breaker.reason
@@ -80,23 +103,33 @@ class Classifier:
             await self._unasked.wait()
         await self._batcher.remove(self.served)
 
-    def check(self, terms: Terms) -> None:
-        """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
-        self._batcher.check(self.served, terms)
+    def check(self, terms: Terms, count: int = 1) -> None:
+        """Raise what ``classify`` would raise now, without ``count`` images: Unavailable or Overloaded."""
+        self._batcher.check(self.served, terms, count)
 
-    async def classify(self, image: Encoded, terms: Terms) -> Answer:
-        """Classify one encoded image. The deadline is in seconds on the event loop's clock.
+    async def classify(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
+        """Classify images together: all are admitted or none is, and what fails one fails all.
 
-        Raises InvalidImage, ImageTooLarge, UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or
-        InferenceFailed. Cancelling is safe at any moment.
+        The deadline is in seconds on the event loop's clock. Raises InvalidImage, ImageTooLarge, UnsupportedType,
+        Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling is safe at any moment.
         """
         until = time.monotonic() + terms.deadline - asyncio.get_running_loop().time()
-        with self._decoders.admit(image) as pool:
-            decode = functools.partial(pool.decode, image, self._how, until)
-            answer = await self._batcher.classify(self.served, pool.threads, decode, terms)
-        if math.isnan(answer.probabilities[0]):  # then the softmax made all of them so
+        with ExitStack() as admitted:
+            decodings = [
+                self._decoding(image, until, admitted, f"image {index}: " if len(images) > 1 else "")
+                for index, image in enumerate(images)
+            ]
+            answers = await self._batcher.classify(self.served, decodings, terms)
+        if any(math.isnan(answer.probabilities[0]) for answer in answers):  # then the softmax made all of them so
             raise InferenceFailed("the model's answer to this image is not a number")
-        return answer
+        return answers
+
+    def _decoding(self, image: Image, until: float, admitted: ExitStack, name: str) -> Decoding:
+        if isinstance(image, np.ndarray):
+            return Decoding(AT_ONCE, functools.partial(np.copyto, src=image))
+        with _naming(name):
+            pool = admitted.enter_context(self._decoders.admit(image))
+        return Decoding(pool.threads, functools.partial(_decode, pool, image, self._how, until, name))
 
     def top(self, probabilities: NDArray[np.float32], top_k: int) -> list[Prediction]:
         """Name the ``top_k`` most probable classes of ``probabilities`` ``[classes]``, most probable first."""

@@ -41,6 +41,10 @@ class InvalidParameter(ServiceError):
     """A parameter is out of range for the model, or a part of the request is missing."""
 
 
+class Unsupported(ServiceError):
+    """The protocol has this, and the service has not."""
+
+
 class Unauthorized(ServiceError):
     """The request has no key, or an unknown one."""
 

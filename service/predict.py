@@ -10,11 +10,12 @@ The rules:
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from service.classifier import Classifier
+from service.classifier import Classifier, Image
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.inference.picture_cost import Encoded
 from service.metrics import Metrics
@@ -36,7 +37,7 @@ def _memory() -> Iterator[None]:
         raise Unavailable("the server has no memory left") from None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Question:
     """What one client asks of one model. The deadline in ``terms`` is in seconds on the event loop's clock."""
 
@@ -44,6 +45,8 @@ class Question:
     timeout_s: float
     terms: Terms
     _metrics: Metrics
+    _patience: asyncio.Timeout | None = field(default=None, init=False)
+    _answered: float = field(default=math.nan, init=False)  # when the last answer came, on time.perf_counter
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
@@ -52,32 +55,49 @@ class Question:
         Raises what ``Classifier.check`` raises, DeadlineExceeded once the deadline has passed, and Unavailable when
         no memory is left.
         """
+        statistics, start = self.classifier.statistics, time.perf_counter()
+        self._answered = start
         try:
             with self.classifier.asked(), _memory():
-                async with asyncio.timeout_at(self.terms.deadline):
+                async with asyncio.timeout_at(self.terms.deadline) as self._patience:
                     self.classifier.check(self.terms)
                     yield
+            statistics.success.add(time.perf_counter() - start)
+            statistics.compute_output.add(time.perf_counter() - self._answered)
         except ServiceError as error:
-            self.count(error)
+            self._failed(error, time.perf_counter() - start)
             raise
         except TimeoutError:
-            self.count(DeadlineExceeded(""))
+            self._failed(DeadlineExceeded(""), time.perf_counter() - start)
             raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s") from None
         except (asyncio.CancelledError, ClientGone):
             self._metrics.disconnected.labels(self.classifier.name).inc()
             raise
 
+    def on(self, timeout_s: float, terms: Terms) -> None:
+        """Change the terms, which a door may learn from the body only."""
+        self.timeout_s, self.terms = timeout_s, terms
+        if self._patience is not None:
+            self._patience.reschedule(terms.deadline)
+
     async def answer(self, image: Encoded) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
-        return await self._answer(image, self.terms)
+        return (await self._answer([image], self.terms))[0]
 
-    async def _answer(self, image: Encoded, terms: Terms) -> Answer:
+    async def answer_whole(self, images: Sequence[Image]) -> list[Answer]:
+        """Classify images together: all of them or none. Raises what ``Classifier.classify`` raises."""
+        return await self._answer(images, self.terms)
+
+    async def _answer(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
         with _memory():
-            answer = await self.classifier.classify(image, terms)
-        self._metrics.images.labels(self.classifier.name, "ok").inc()
-        for stage, seconds in answer.stages.items():
-            self._metrics.stage.labels(stage).observe(seconds)
-        return answer
+            answers = await self.classifier.classify(images, terms)
+        self._answered = time.perf_counter()
+        self.classifier.statistics.answered([answer.stages for answer in answers])
+        self._metrics.images.labels(self.classifier.name, "ok").inc(len(answers))
+        for answer in answers:
+            for stage, seconds in answer.stages.items():
+                self._metrics.stage.labels(stage).observe(seconds)
+        return answers
 
     async def answers(self, images: Sequence[Encoded]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place.
@@ -88,7 +108,7 @@ class Question:
 
         async def outcome(image: Encoded) -> Answer | ServiceError:
             try:
-                return await self._answer(image, patient)
+                return (await self._answer([image], patient))[0]
             except ServiceError as error:
                 self.count(error)
                 error.__context__ = None
@@ -97,6 +117,11 @@ class Question:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(outcome(image)) for image in images]
         return [task.result() for task in tasks]
+
+    def _failed(self, error: ServiceError, seconds: float) -> None:
+        self.count(error)
+        if not isinstance(error, Overloaded):
+            self.classifier.statistics.fail.add(seconds)
 
     def count(self, error: ServiceError) -> None:
         """Count an image that got ``error`` for an answer."""
@@ -122,7 +147,11 @@ class Predict:
         Without ``timeout_ms``, nobody said how long an answer is worth waiting for: the wait is bounded as well.
         """
         classifier = self.registry.find(model, version)
+        now = asyncio.get_running_loop().time()
+        return Question(classifier, *self.terms(now, timeout_ms, priority), self.metrics)
+
+    def terms(self, since: float, timeout_ms: int | None, priority: Priority) -> tuple[float, Terms]:
+        """Return the timeout in seconds, and the terms of a question of the time ``since``, on the loop's clock."""
         timeout_s = min(timeout_ms or self.settings.default_timeout_ms, self.settings.max_timeout_ms) / 1e3
-        deadline = asyncio.get_running_loop().time() + timeout_s
         max_wait = math.inf if timeout_ms else self.settings.max_wait_ms / 1e3
-        return Question(classifier, timeout_s, Terms(deadline, priority, max_wait), self.metrics)
+        return timeout_s, Terms(since + timeout_s, priority, max_wait)

@@ -19,7 +19,7 @@ from service.scheduling.batch_queue import Priority
 
 log = logging.getLogger("inferception.access")
 
-PROBES = ("/health", "/metrics")  # paths that are asked so often that their lines would hide all others
+PROBES = ("/health", "/metrics", "/v2/health")  # paths that are asked so often that their lines would hide all others
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_GONE = 499  # nginx' number for a client that left before its answer
 
@@ -82,7 +82,7 @@ class Access:
         except Exception:
             if "total" not in trace.stages:
                 # The traceback is for the server's log alone, where the error goes from here.
-                unexpected = problem_response(problem(500, "unexpected error; the server's log has more"))
+                unexpected = problem_response(scope, problem(500, "unexpected error; the server's log has more"))
                 await unexpected(scope, receive, send_observed)
             raise
         finally:

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
 from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
-from service.http import classify, status
+from service.http import classify, open_inference, status
 from service.http.access import PROBES, Access
 from service.http.auth import Door, read_keys
 from service.http.problems import (
@@ -65,6 +65,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     app.state.runtime = runtime
     app.include_router(classify.router)
     app.include_router(status.router)
+    app.include_router(open_inference.router)
     if keys:
         app.add_middleware(Door, keys=keys)
     app.add_middleware(Access, runtime=runtime)
@@ -84,22 +85,22 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     return app
 
 
-async def _service_error(_: Request, error: ServiceError) -> Response:
-    return problem_response(problem_of(error), headers_of(error))
+async def _service_error(request: Request, error: ServiceError) -> Response:
+    return problem_response(request.scope, problem_of(error), headers_of(error))
 
 
-async def _invalid_parameter(_: Request, error: RequestValidationError) -> Response:
+async def _invalid_parameter(request: Request, error: RequestValidationError) -> Response:
     wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-    return problem_response(problem_of(InvalidParameter(wrong)))
+    return problem_response(request.scope, problem_of(InvalidParameter(wrong)))
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
-    return problem_response(problem(error.status_code, error.detail), dict(error.headers or {}))
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    return problem_response(request.scope, problem(error.status_code, error.detail), dict(error.headers or {}))
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=499)  # nobody reads this answer, but the log does
 
 
-async def _no_memory(_: Request, __: Exception) -> Response:
-    return problem_response(problem_of(Unavailable("the server has no memory left")))
+async def _no_memory(request: Request, __: Exception) -> Response:
+    return problem_response(request.scope, problem_of(Unavailable("the server has no memory left")))

@@ -22,11 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Forbidden, RateExceeded, ServiceError, StartupError, Unauthorized
 from service.http.access import Trace
-from service.http.problems import headers_of, problem_of, problem_response
+from service.http.problems import headers_of, path_of, problem_of, problem_response
 from service.scheduling.batch_queue import Priority
 
-_OPEN = "/health/"  # load balancers have no key
-_ADMIN = ("/metrics", "/docs", "/openapi.json")
+_OPEN = ("/health/", "/v2/health/")  # load balancers have no key
+_ADMIN = ("/metrics", "/docs", "/openapi.json", "/v2/repository/models/")
 KEY_NAME = "[A-Za-z0-9_-]+"  # has no need of quotes in TOML, a log line or a metric
 
 
@@ -83,7 +83,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         if scope["type"] == "http" and not path.startswith(_OPEN):
             trace: Trace = scope["state"]["trace"]
             try:
@@ -94,7 +94,7 @@ class Door:
                     raise Forbidden("this needs the key of an administrator")
                 self._count(trace.key, key)
             except ServiceError as error:
-                await problem_response(problem_of(error), headers_of(error))(scope, receive, send)
+                await problem_response(scope, problem_of(error), headers_of(error))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

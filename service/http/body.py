@@ -62,9 +62,7 @@ class Body:
         if kind == "multipart/form-data":
             return await read_form(content_type, self._chunks(), self.settings.max_files)
         if kind.startswith("image/") or kind in _ANY_BYTES:
-            data = bytearray()
-            async for chunk in self._chunks():
-                data += chunk
+            data = await self.whole()
             if not data:
                 raise errors.InvalidImage("the body is empty: send an image")
             return [File("", data)]
@@ -72,6 +70,13 @@ class Body:
             "; with curl, add -H 'Content-Type: image/jpeg' or use -F file=@photo.jpg" if "urlencoded" in kind else ""
         )
         raise errors.UnsupportedType(f"{kind} is neither image/* nor multipart/form-data{hint}")
+
+    async def whole(self) -> bytearray:
+        """Return the body, whatever its type. Raises as ``files`` does."""
+        data = bytearray()
+        async for chunk in self._chunks():
+            data += chunk
+        return data
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body without its Content-Encoding. What is sent is bounded, and so is what that becomes."""

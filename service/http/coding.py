@@ -1,4 +1,4 @@
-"""Undoes a body's ``Content-Encoding`` (RFC 9110), piece by piece, so that a small body never becomes a large piece."""
+"""Content codings (RFC 9110). A body is decoded piece by piece, so that a small body never becomes a large piece."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +8,8 @@ from service.errors import InvalidParameter, UnsupportedEncoding
 _PIECE_BYTES = 64 * 1024
 _GZIP, _DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS
 _FORMATS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
+
+_SMALL = 1024  # bytes; compressing less than this saves no packet
 
 Decode = Callable[[bytes, bool], Iterable[bytes]]  # takes the next chunk and whether more will come
 
@@ -40,3 +42,21 @@ def decoder(coding: str) -> Decode:
             raise InvalidParameter(f"the body's {coding} data ends early")
 
     return inflate
+
+
+def compressed(content: bytes, accepted: str) -> tuple[str | None, bytes]:
+    """Return the coding for an answer and the coded answer, by the value of the request's ``Accept-Encoding``."""
+    weights = dict(_weight(part) for part in accepted.lower().split(","))
+    coding = max(("gzip", "deflate"), key=lambda name: weights.get(name, 0.0))
+    if not weights.get(coding) or len(content) < _SMALL:
+        return None, content
+    deflater = zlib.compressobj(1, wbits=_FORMATS[coding])
+    return coding, deflater.compress(content) + deflater.flush()
+
+
+def _weight(part: str) -> tuple[str, float]:
+    name, _, weight = part.partition(";q=")
+    try:
+        return name.strip(), float(weight or 1)
+    except ValueError:
+        return name.strip(), 0.0

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
 from service import errors
@@ -26,6 +27,7 @@ _STATUS: dict[type[errors.ServiceError], int] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.ModelNotFound: 404,
+    errors.Unsupported: 501,
     errors.BodyTimeout: 408,
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
@@ -71,9 +73,19 @@ def problem(status: int, detail: str, kind: str | None = None) -> Problem:
     )
 
 
-def problem_response(body: Problem, headers: dict[str, str] | None = None) -> Response:
-    """Return the HTTP response that carries ``body``."""
-    return JSONResponse(body, body["status"], headers, "application/problem+json")
+def path_of(scope: Scope) -> str:
+    """Return the path as routes know it, without the prefix that a proxy removes or should have removed."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def problem_response(scope: Scope, body: Problem, headers: dict[str, str] | None = None) -> Response:
+    """Return the HTTP response that carries ``body``, in the form that clients of the request's path understand."""
+    if not path_of(scope).startswith("/v2"):
+        return JSONResponse(body, body["status"], headers, "application/problem+json")
+    # The Open Inference Protocol has a form of its own, and 400 for all that a client got wrong in a body.
+    status = HTTPStatus.BAD_REQUEST if body["status"] == HTTPStatus.UNPROCESSABLE_ENTITY else body["status"]
+    return JSONResponse({"error": body["detail"]}, status, headers)
 
 
 def described_headers(*names: str) -> dict[str, Any]:

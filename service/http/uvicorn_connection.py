@@ -163,7 +163,7 @@ class _BoundedConnection(HttpToolsProtocol):
             what = "the request's head, or what stands between the parts of its body,"
             answer = problem(431, f"{what} has more than the {_MAX_FRAMING_BYTES} bytes allowed")
         if not self._in_body or not self.cycle.response_started:
-            body = problem_response(answer).body
+            body = problem_response({}, answer).body
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[answer["status"]] + head % len(body) + body)
         if self._in_body:
@@ -182,6 +182,7 @@ def bounded_connection(max_connections: int, arrival_s: float, metrics: Metrics)
     answered 503. Beyond twice as many, a new connection takes the place of an idle one.
     """
     full = problem_response(
+        {},
         problem(503, f"all {max_connections} connections are in use", "too-many-connections"),
         {"Retry-After": "1", "Connection": "close"},
     )

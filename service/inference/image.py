@@ -38,7 +38,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the picture it belongs to
 
@@ -49,7 +53,7 @@ class Preprocessing:
 
     crop_pct: Annotated[float, Gt(0.0), Le(1.0)]
     crop_mode: Literal["center", "squash"]
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Literal["nearest", "bilinear", "bicubic"]
 
 
 def crop_box(width: int, height: int, size: int, preprocessing: Preprocessing) -> Box:
@@ -107,11 +111,11 @@ def _draft(image: Image.Image, size: int, preprocessing: Preprocessing) -> int:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if its crop is still as large as the input; return 2, 4 or 8.
 
     Pillow then transforms only the lower frequencies of each block, into fewer pixels. Returns 1 when the picture is
-    decoded whole.
+    decoded whole, as for "nearest", which takes single pixels and no means of many.
     """
     left, top, right, bottom = crop_box(image.width, image.height, size, preprocessing)
     times = int(min(right - left, bottom - top) / size)
-    if times < 2 or not isinstance(image, JpegImageFile):
+    if times < 2 or not isinstance(image, JpegImageFile) or preprocessing.interpolation == "nearest":
         return 1
     width = image.width
     drafted = image.draft(None, (image.width // times, image.height // times))

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,27 @@ from service.tracing import Span, Stages
 
 log = logging.getLogger("inferception")
 
+T = TypeVar("T")
 Decode = Callable[[NDArray[np.uint8]], None]  # writes an image into its row, uint8 [height, width, 3]
+
+
+class _AtOnce(Executor):
+    """Runs what is submitted in the caller's thread."""
+
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done = Future[T]()
+        done.set_result(work(*args, **kwargs))
+        return done
+
+
+AT_ONCE = _AtOnce()  # for pixels, which are copied in less time than a thread takes to wake up
+
+
+class Decoding(NamedTuple):
+    """What writes one image into its row, and the threads in which it does."""
+
+    where: Executor
+    decode: Decode
 
 
 @dataclass(frozen=True)

@@ -80,23 +80,24 @@ class BatchQueue:
         """Return the predicted seconds of all that would run before a new ticket of ``priority``."""
         return self.cost.total(self._ahead(priority))
 
-    def offer(self, terms: Terms, now: float, wait: float) -> tuple[Ticket, list[Ticket]]:
-        """Admit a ticket. Return the ticket, and those shed to make room for it.
+    def offer(self, terms: Terms, now: float, wait: float, count: int = 1) -> tuple[list[Ticket], list[Ticket]]:
+        """Admit ``count`` tickets, all or none. Return the tickets, and those shed to make room for them.
 
-        ``wait`` is the predicted time in seconds until all that runs before the ticket is done. Raises QueueFull or
+        ``wait`` is the predicted time in seconds until all that runs before the tickets is done. Raises QueueFull or
         DeadlineUnmeetable.
         """
-        shed = self.check(terms, now, wait)
+        shed = self.check(terms, now, wait, count)
         for victim in shed:
             self._waiting.remove(victim)
-        ticket = Ticket(self, terms.deadline, terms.priority)
-        self._waiting.insert(self._ahead(ticket.priority), ticket)
-        return ticket, shed
+        tickets = [Ticket(self, terms.deadline, terms.priority) for _ in range(count)]
+        ahead = self._ahead(terms.priority)
+        self._waiting[ahead:ahead] = tickets
+        return tickets, shed
 
-    def check(self, terms: Terms, now: float, wait: float) -> list[Ticket]:
+    def check(self, terms: Terms, now: float, wait: float, count: int = 1) -> list[Ticket]:
         """Return the tickets that ``offer`` would shed. Raise what ``offer`` would raise, and change nothing."""
         wait_s = wait * (1 + _DOUBT)
-        if (late_by := now + wait_s + self.cost.seconds(1) - terms.deadline) > 0:
+        if (late_by := now + wait_s + self.cost.total(count) - terms.deadline) > 0:
             late = f"{len(self)} requests wait: the answer may come {late_by:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
         # Nothing drops a request without a deadline when it is late. So its whole batch counts.
@@ -104,11 +105,11 @@ class BatchQueue:
         if wait and needed > terms.max_wait:  # an idle server takes even what it needs long for
             long = f"{len(self)} requests wait: the answer may come in {needed:.1f} s, and no deadline says that it may"
             raise QueueFull(long, retry_after=wait)
-        if len(self) < self._max_size:
-            return []
-        if self._waiting[-1].priority > terms.priority:
-            return [self._waiting[-1]]
-        raise QueueFull(f"the queue is full with {len(self)} requests", retry_after=wait)
+        lower = self._waiting[self._ahead(terms.priority) :]
+        excess = len(self) + count - self._max_size
+        if excess > len(lower):
+            raise QueueFull(f"the queue is full with {len(self)} requests", retry_after=wait)
+        return lower[-excess:] if excess > 0 else []
 
     def remove(self, ticket: Ticket) -> None:
         """Forget a ticket, if it waits here."""

@@ -5,21 +5,22 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service import tracing
-from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Unavailable
+from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, Unavailable
 from service.metrics import Metrics
-from service.scheduling.admission import Admission, Answer, Decode
+from service.scheduling.admission import Admission, Answer, Decode, Decoding
 from service.scheduling.batch_queue import Terms, Ticket
 from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model, Run, Scheduler, Trial
 from service.sessions import Session
+from service.statistics import Statistics
 
 log = logging.getLogger("inferception")
 T = TypeVar("T")
@@ -27,11 +28,12 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Served:
-    """A model with its rows. ``probe`` blocks, and raises unless every session answers right."""
+    """A model with its rows and what it did. ``probe`` blocks, and raises unless every session answers right."""
 
     model: Model
     pixels: PixelSlab
     probe: Callable[[], object]
+    statistics: Statistics = field(default_factory=Statistics)
 
 
 def _run(session: Session, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32] | Exception, float, float]:
@@ -86,30 +88,32 @@ class Batcher:
         self.scheduler.remove(model)
         del self._served[model]
 
-    def check(self, served: Served, terms: Terms) -> None:
+    def check(self, served: Served, terms: Terms, count: int = 1) -> None:
         """Raise what ``classify`` would raise at once. This costs little, so it comes before a body is read."""
-        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time())
+        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time(), count)
 
-    async def classify(self, served: Served, decoders: Executor, decode: Decode, terms: Terms) -> Answer:
-        """Run ``decode`` on a row in one of the threads ``decoders``, and wait for the batch that the image then joins.
+    async def classify(self, served: Served, decodings: Sequence[Decoding], terms: Terms) -> list[Answer]:
+        """Decode images into rows, and wait for the batches that the images then join. One failure fails all of them.
 
-        Raises at once QueueFull, DeadlineUnmeetable or Unavailable. Raises later what ``decode`` raised,
-        InferenceFailed, QueueFull when the image is shed, DeadlineExceeded when it is dropped, Unavailable when its
+        Raises at once QueueFull, DeadlineUnmeetable or Unavailable. Raises later what decoding raised,
+        InferenceFailed, QueueFull when an image is shed, DeadlineExceeded when it is dropped, Unavailable when its
         model is given up.
         """
-        admission = self._admit(served, decode, terms)
-        finish = functools.partial(self._finish_decoding, admission)
+        loop = asyncio.get_running_loop()
+        admissions = self._admit(served, [decoding.decode for decoding in decodings], terms)
         try:
-            loop = asyncio.get_running_loop()
-            admission.touch("decode")
-            admission.decoding = decoders.submit(_then, loop, admission.decode_row, finish)
-            return await admission.answer
+            for admission, decoding in zip(admissions, decodings, strict=True):
+                admission.touch("decode")
+                finish = functools.partial(self._finish_decoding, admission)
+                admission.decoding = decoding.where.submit(_then, loop, admission.decode_row, finish)
+            return await asyncio.gather(*(admission.answer for admission in admissions))
         finally:
-            admission.leave()
-            self.scheduler.cancel(admission.ticket)
-            del self._admissions[admission.ticket]
+            for admission in admissions:
+                admission.leave()
+                self.scheduler.cancel(admission.ticket)
+                del self._admissions[admission.ticket]
             self._ended.set()
-            del admission, finish  # or an error would lead to this frame, and this frame to the error
+            del admissions, admission, finish  # or an error would lead to this frame, and this frame to the error
 
     async def try_out(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a runner's thread while no batch runs. Return what it returns, raise what it raises."""
@@ -147,22 +151,21 @@ class Batcher:
         self.scheduler.tried_out(trial, asyncio.get_running_loop().time())
         self._start()
 
-    def _admit(self, served: Served, decode: Decode, terms: Terms) -> Admission:
-        """Take a place in the queue and a row."""
+    def _admit(self, served: Served, decodes: Sequence[Decode], terms: Terms) -> list[Admission]:
+        """Take a place in the queue and a row for each image, or none for any."""
         loop = asyncio.get_running_loop()
         wait = self.scheduler.wait(served.model, terms.priority, loop.time())
-        row = served.pixels.lease()
-        if row is None:
+        if served.pixels.free < len(decodes):
             raise QueueFull("no memory for another picture", retry_after=wait)
-        try:
-            ticket, shed = self.scheduler.admit(served.model, terms, loop.time())
-        except ServiceError:
-            served.pixels.give_back(row)
-            raise
+        tickets, shed = self.scheduler.admit(served.model, terms, loop.time(), len(decodes))
         for victim in shed:
             self._admissions[victim].fail(QueueFull("shed for a request of higher priority", retry_after=wait))
-        self._admissions[ticket] = Admission(ticket, served.pixels, row, loop.create_future(), decode)
-        return self._admissions[ticket]
+        admissions = [
+            Admission(ticket, served.pixels, served.pixels.lease(), loop.create_future(), decode)
+            for ticket, decode in zip(tickets, decodes, strict=True)
+        ]
+        self._admissions |= dict(zip(tickets, admissions, strict=True))
+        return admissions
 
     def _finish_decoding(self, admission: Admission, error: Exception | None) -> None:
         admission.let_go()
@@ -220,6 +223,8 @@ class Batcher:
         if error is None:
             self._metrics.predicted_seconds.labels(name).inc(run.seconds)
             self._metrics.batch_seconds.labels(name).inc(ended - started)
+            decode_s = sum(admission.decode_s for admission in admissions)
+            self._served[run.model].statistics.ran(len(admissions), decode_s, ended - started)
         if run.model.breaker.reason is not None and run.model not in self._probes:
             self._give_up(run.model, given_up)
         self._ended.set()

@@ -40,9 +40,14 @@ class PixelSlab:
         """Bytes of the leased rows."""
         return len(self) * int(self._pixels[0].nbytes)
 
-    def lease(self) -> int | None:
-        """Return a free row's number, or None when all are leased."""
-        return self._free.popleft() if self._free else None
+    @property
+    def free(self) -> int:
+        """How many rows are free."""
+        return len(self._free)
+
+    def lease(self) -> int:
+        """Return a free row's number. One must be free."""
+        return self._free.popleft()
 
     def give_back(self, row: int) -> None:
         """Return a leased row."""

@@ -92,20 +92,20 @@ class Scheduler:
         del self._models[model]
         self._share.remove(model)
 
-    def check(self, model: Model, terms: Terms, now: float) -> None:
+    def check(self, model: Model, terms: Terms, now: float, count: int = 1) -> None:
         """Raise what ``admit`` would raise now. This costs little, so it comes before a body is read."""
         if model.breaker.reason is not None:
             raise Unavailable(model.breaker.reason)
-        model.queue.check(terms, now, self.wait(model, terms.priority, now))
+        model.queue.check(terms, now, self.wait(model, terms.priority, now), count)
 
-    def admit(self, model: Model, terms: Terms, now: float) -> tuple[Ticket, list[Ticket]]:
-        """Give a place in the queue. Return the ticket, and the tickets that are shed to make room for it.
+    def admit(self, model: Model, terms: Terms, now: float, count: int = 1) -> tuple[list[Ticket], list[Ticket]]:
+        """Give ``count`` places in the queue, all or none. Return the tickets, and those that are shed to make room.
 
         Raises QueueFull, DeadlineUnmeetable or Unavailable.
         """
         if model.breaker.reason is not None:
             raise Unavailable(model.breaker.reason)
-        return model.queue.offer(terms, now, self.wait(model, terms.priority, now))
+        return model.queue.offer(terms, now, self.wait(model, terms.priority, now), count)
 
     def wait(self, model: Model, priority: Priority, now: float) -> float:
         """Return the predicted seconds before a new ticket of ``priority`` would start.

@@ -57,6 +57,16 @@ def test_limits(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("xception_alone")
+def test_family(bench: Any) -> None:
+    assert bench("family --quick") == 0
+    found = figures("family/family.json")
+    assert set(found["session_images_per_s_by_batch"]) == {"xception, fp32 on cpu", "xception, int8 on cpu"}
+    ratios = found["over_the_default_model"]
+    assert ratios["xception, fp32 on cpu"] == {"1": 1.0, "2": 1.0}
+    assert ratios["xception, int8 on cpu"]["2"] > 0
+
+
+@pytest.mark.usefixtures("xception_alone")
 def test_service(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
     assert bench("service --quick") == 0

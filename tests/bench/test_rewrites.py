@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from bench import rewrites
 from export.photos import labelled_photos
@@ -29,6 +29,16 @@ def small() -> LoadedModel:
     return dataclasses.replace(
         loaded, model=network, preprocessing=dataclasses.replace(loaded.preprocessing, input_size=16)
     )
+
+
+class Halved(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        half: Tensor = self.layer(x) * 0.5
+        return half
 
 
 def devices() -> list[str]:
@@ -66,10 +76,18 @@ def test_a_rewrite_that_changes_nothing_is_left_out(small: LoadedModel) -> None:
 
 
 def test_what_only_int8_gains_from_is_measured_in_int8(small: LoadedModel) -> None:
-    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers = [
+        nn.Conv2d(3, 8, 3),
+        Halved(nn.Conv2d(8, 8, 3)),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 1, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ]
     network = dataclasses.replace(small, model=nn.Sequential(*layers, nn.Linear(16, 2)))
     (_, before, _), *steps = rewrites._int8_steps(network)
     assert [(rewrite, layers - before) for rewrite, layers, _ in steps] == [
+        ("fold_scale, in int8", 0),
         ("pad_channels, in int8", 0),
         ("subsample_before_projection, in int8", 1),
     ]

@@ -50,6 +50,7 @@ def test_without_fallback_missing_weights_are_an_error(
         (["xception", "--weights", "kitchenware", "--labels", "two.txt"], "2 labels for weights that tell 6 classes"),
         (["xception", "--weights", "gone.pth"], "no weights 'gone.pth' for xception: choose imagenet, kitchenware"),
         (["xception", "--weights", "timm/xception"], "or OWNER/NAME@REVISION on the hub"),
+        (["inception_resnet_v1", "--weights", "casia"], "answers with an embedding, but the service needs classes"),
         (["xception", "--calibration-dir", "none"], "none is not a folder"),
         (["xception", "--labels", "none.txt"], "No such file or directory: 'none.txt'"),
     ],

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from torch import Tensor, fx, nn
 from export.fuse import (
     fold_batch_norm,
     fold_normalisation,
+    fold_scale,
     fuse,
     move_pool_after_projection,
     pad_channels,
     subsample_before_projection,
     trace_layers,
 )
+from models import create_model
+from models.layers import ScaledResidual
 from models.spec import Preprocessing
 from models.weights import LoadedModel
 
@@ -40,8 +44,7 @@ def pixels(squashed: NDArray[np.uint8]) -> Tensor:
 def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """The networks' input in float64. ``export.photos.normalise`` makes the same in float32."""
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
-    channels = ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
-    return channels if preprocessing.channel_order == "rgb" else channels.flip(1)
+    return ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def run(network: nn.Module, images: Tensor) -> Tensor:
@@ -98,6 +101,66 @@ def test_fold_batch_norm_leaves_a_convolution_with_another_reader() -> None:
     assert count(graph, nn.BatchNorm2d) == 1
 
 
+def test_fold_batch_norm_into_a_linear_layer() -> None:
+    norm = nn.BatchNorm1d(4, eps=1e-3)
+    for value in list(norm.state_dict().values())[:4]:
+        nn.init.uniform_(value, 0.5, 1.5)
+    graph = trace_layers(nn.Sequential(nn.Linear(8, 4, bias=False), norm))
+    images = torch.randn(2, 8, dtype=torch.float64)
+    expected = run(graph, images)
+    fold_batch_norm(graph)
+    assert [type(graph.get_submodule(str(node.target))) for node in layers(graph)] == [nn.Linear]
+    assert_same(run(graph, images), expected)
+
+
+def products(graph: fx.GraphModule) -> int:
+    return len(graph.graph.find_nodes(op="call_function", target=operator.mul))
+
+
+def test_fold_scale_finds_every_scaled_residual() -> None:
+    with torch.device("meta"):
+        graph = trace_layers(create_model("inception_resnet_v1"))
+    assert products(graph) == 21
+    fold_scale(graph)
+    assert products(graph) == 0
+
+
+class _Scaled(nn.Module):
+    def __init__(self, layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.scale = layer, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale(self.layer(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fold_scale(bias: bool) -> None:
+    graph = trace_layers(ScaledResidual(nn.Conv2d(3, 4, 1), projection=nn.Conv2d(4, 3, 1, bias=bias), scale=0.17))
+    images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    expected = run(graph, images)
+    fold_scale(graph)
+    assert products(graph) == 0
+    assert_same(run(graph, images), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale"),
+    [
+        (nn.ReLU(), lambda y: y * 0.5),
+        (nn.Conv2d(3, 4, 1), lambda y: y * 0.5 + y),  # the unscaled output is read, too
+        (nn.Conv2d(3, 4, 1), lambda y: y * y),
+        (nn.Conv2d(3, 4, 1), lambda y: y * y.mean()),
+    ],
+    ids=["no convolution", "another reader", "square", "not a constant"],
+)
+def test_fold_scale_leaves_others(layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+    graph = trace_layers(_Scaled(layer, scale))
+    before = graph.code
+    fold_scale(graph)
+    assert graph.code == before
+
+
 def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:
     graph = trace_layers(loaded.model)
     fold_normalisation(graph, loaded.preprocessing)
@@ -105,18 +168,31 @@ def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tenso
     assert_same(run(graph, pixels), expected)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("padding", [0, 3, (0, 3)])
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_fold_normalisation_of_unequal_channels(
-    pixels: Tensor, bias: bool, padding: int | tuple[int, int], order: Literal["rgb", "bgr"]
-) -> None:
-    """Every network of the catalogue has one std for all channels."""
-    preprocessing = replace(IMAGENET_STATISTICS, channel_order=order)
-    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=padding, bias=bias)))
-    expected = run(graph, normalised(pixels, preprocessing))
-    fold_normalisation(graph, preprocessing)
+def test_fold_normalisation_of_unequal_channels(pixels: Tensor) -> None:
+    """Most networks of the catalogue have the same mean and std for all channels, and no first bias."""
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=True)))
+    expected = run(graph, normalised(pixels, IMAGENET_STATISTICS))
+    fold_normalisation(graph, IMAGENET_STATISTICS)
     assert_same(run(graph, pixels), expected)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_fold_normalisation_of_blue_green_red_before_padding(pixels: Tensor, padding: int) -> None:
+    caffe = replace(IMAGENET_STATISTICS, std=(1 / 255, 1 / 255, 1 / 255), channel_order="bgr")
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=padding)))
+    expected = run(graph, normalised(pixels, caffe).flip(1))
+    fold_normalisation(graph, caffe)
+    assert_same(run(graph, pixels), expected)
+    assert len(graph.graph.find_nodes(op="call_function", target=operator.sub)) == (padding > 0)
+
+
+def test_nothing_is_subtracted_before_padding_for_a_mean_of_zero(pixels: Tensor) -> None:
+    bytes_over_255 = replace(IMAGENET_STATISTICS, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    graph = trace_layers(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)))
+    expected = run(graph, normalised(pixels, bytes_over_255))
+    fold_normalisation(graph, bytes_over_255)
+    assert_same(run(graph, pixels), expected)
+    assert not graph.graph.find_nodes(op="call_function", target=operator.sub)
 
 
 @pytest.mark.parametrize("first", [nn.Conv2d(3, 3, 3, groups=3), nn.ReLU()], ids=["groups", "none"])

@@ -36,7 +36,7 @@ def test_every_file_is_named_with_its_sha256(manifest: dict[str, Any], xception:
 def test_what_it_says_of_the_model(manifest: dict[str, Any], xception: Path) -> None:
     assert manifest["schema_version"] == 1
     assert (manifest["name"], manifest["version"]) == ("xception", 1)
-    options = {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 100}
+    options = {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
     assert manifest["architecture"] == {"name": "xception", "options": options}
     assert manifest["trained"] is True
     assert manifest["weights"]["sha256"] == KITCHENWARE.sha256

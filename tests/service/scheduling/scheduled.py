@@ -29,7 +29,7 @@ def served(to: Scheduler, name: str, seconds: float, slots: int = 1) -> Model:
 
 def put(to: Scheduler, model: Model, count: int, now: float = 0.0) -> None:
     for _ in range(count):
-        ticket, _ = to.admit(model, Terms(now + 1000.0), now)
+        (ticket,), _ = to.admit(model, Terms(now + 1000.0), now)
         to.decoded(ticket)
 
 

@@ -14,14 +14,14 @@ def queue(max_size: int = 100, *, a: float = 1.0, b: float = 0.1) -> BatchQueue:
 def offered(
     to: BatchQueue, *, deadline: float = 100.0, priority: Priority = Priority.NORMAL, wait: float = 0.0
 ) -> Ticket:
-    ticket, _ = to.offer(Terms(deadline, priority), now=0.0, wait=wait)
+    (ticket,), _ = to.offer(Terms(deadline, priority), now=0.0, wait=wait)
     ticket.decoded = True
     return ticket
 
 
 def test_undecoded_tickets_wait() -> None:
     waiting = queue()
-    ticket, _ = waiting.offer(Terms(100.0), now=0.0, wait=0.0)
+    (ticket,), _ = waiting.offer(Terms(100.0), now=0.0, wait=0.0)
     assert not waiting.ready
     assert waiting.take(0.0) == ([], 0, [])
     ticket.decoded = True
@@ -55,10 +55,29 @@ def test_a_full_queue_sheds_the_latest_of_lower_priority() -> None:
     waiting = queue(max_size=3)
     first, last = offered(waiting, priority=Priority.LOW), offered(waiting, priority=Priority.LOW)
     normal = offered(waiting)
-    high, shed = waiting.offer(Terms(100.0, Priority.HIGH), now=0.0, wait=0.0)
+    (high,), shed = waiting.offer(Terms(100.0, Priority.HIGH), now=0.0, wait=0.0)
     assert shed == [last]
     high.decoded = True
     assert waiting.take(0.0).tickets == [high, normal, first]
+
+
+def test_several_images_are_admitted_whole_or_not_at_all() -> None:
+    waiting = queue(max_size=4)
+    first, *low = (offered(waiting, priority=priority) for priority in (Priority.NORMAL, Priority.LOW, Priority.LOW))
+    with pytest.raises(QueueFull):
+        waiting.offer(Terms(100.0), now=0.0, wait=0.0, count=4)
+    assert len(waiting) == 3
+    tickets, shed = waiting.offer(Terms(100.0), now=0.0, wait=0.0, count=3)
+    assert shed == low
+    for ticket in tickets:
+        ticket.decoded = True
+    assert waiting.take(0.0).tickets == [first, *tickets]
+
+
+def test_several_images_need_the_time_of_all() -> None:
+    with pytest.raises(DeadlineUnmeetable):
+        queue().offer(Terms(3.5), now=0.0, wait=0.0, count=16)  # two batches of 8, of 1.8 s
+    queue().offer(Terms(3.7), now=0.0, wait=0.0, count=16)
 
 
 def test_what_cannot_make_it_is_refused_on_arrival() -> None:

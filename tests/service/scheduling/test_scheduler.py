@@ -20,7 +20,7 @@ def test_nothing_waits_so_nothing_runs() -> None:
 def test_work_that_is_not_decoded_yet_counts_and_does_not_run() -> None:
     scheduler = Scheduler()
     model = served(scheduler, "a", 0.1)
-    ticket, _ = scheduler.admit(model, Terms(1000.0), 0.0)
+    (ticket,), _ = scheduler.admit(model, Terms(1000.0), 0.0)
     assert scheduler.next(0.0) is None
     assert scheduler.wait(model, Priority.NORMAL, 0.0) == pytest.approx(0.12)
     scheduler.cancel(ticket)
@@ -30,7 +30,7 @@ def test_work_that_is_not_decoded_yet_counts_and_does_not_run() -> None:
 def test_dropped_tickets_are_told_even_when_nothing_runs() -> None:
     scheduler = Scheduler()
     model = served(scheduler, "a", 0.1)
-    ticket, _ = scheduler.admit(model, Terms(1.0), 0.0)
+    (ticket,), _ = scheduler.admit(model, Terms(1.0), 0.0)
     scheduler.decoded(ticket)
     run = started(scheduler, 0.95)
     assert (run.tickets, run.dropped) == ([], [ticket])
@@ -122,7 +122,7 @@ def test_a_failing_model_is_given_up_with_all_that_waits_until_it_is_restored() 
     for failures in range(1, 4):
         put(scheduler, model, 1)
         run = started(scheduler)
-        waiting, _ = scheduler.admit(model, Terms(1000.0), 0.0)
+        (waiting,), _ = scheduler.admit(model, Terms(1000.0), 0.0)
         given_up = scheduler.finished(run, 0.1, 0.1, "out of memory")
         assert given_up == ([waiting] if failures == 3 else [])
         scheduler.cancel(waiting)

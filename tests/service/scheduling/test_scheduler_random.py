@@ -76,7 +76,7 @@ class World:
     def arrive(self, now: float, arrival: Arrival) -> None:
         model = self.models[arrival.model]
         try:
-            ticket, shed = self.scheduler.admit(model, Terms(now + arrival.patience, arrival.priority), now)
+            (ticket,), shed = self.scheduler.admit(model, Terms(now + arrival.patience, arrival.priority), now)
         except (Overloaded, Unavailable):
             self.refused += 1
             return

@@ -1,0 +1,62 @@
+"""What one served version has done since it was loaded, in the terms of Triton's statistics: counts and nanoseconds."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Duration:
+    """How often something was done, and the nanoseconds that it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one more time."""
+        self.count += 1
+        self.ns += max(0, round(seconds * 1e9))
+
+
+@dataclass
+class Batches:
+    """The batches of one size: decoding their images, and running them."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+
+
+@dataclass
+class Statistics:
+    """Durations of requests by outcome and by stage, and of batches by the number of their images.
+
+    ``success`` and ``fail`` are whole requests. A request that was refused for load is neither. ``compute_input`` is
+    decoding, ``compute_output`` is describing the answer.
+    """
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    images: int = 0
+    last_ms: int = 0  # when an image was last answered, in milliseconds since 1970
+    batches: defaultdict[int, Batches] = field(default_factory=lambda: defaultdict(Batches))
+
+    def answered(self, stages: Sequence[Mapping[str, float]]) -> None:
+        """Count a request whose images were answered, by the seconds that each image spent in each stage."""
+        self.images += len(stages)
+        self.last_ms = time.time_ns() // 1_000_000
+        for name, duration in (
+            ("decode", self.compute_input),
+            ("queue", self.queue),
+            ("infer", self.compute_infer),
+        ):
+            duration.add(max(image[name] for image in stages))
+
+    def ran(self, images: int, decode_s: float, infer_s: float) -> None:
+        """Count a batch that was answered."""
+        self.batches[images].compute_input.add(decode_s)
+        self.batches[images].compute_infer.add(infer_s)
