@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, fx, nn
 
+from export.fuse import fuse
+from export.photos import normalise
 from export.quantize import clip_sums, quantize, read_bytes
-from export.trace import check_contract
+from export.trace import check_contract, trace
 from export.verify import VerificationError, check_answers, open_session
+from models.spec import Preprocessing
 
 
 def kinds(graph: onnx.GraphProto) -> Counter[str]:
@@ -153,3 +159,35 @@ def test_quantizing_twice_gives_the_same_bytes(xception: Path, squashed: NDArray
     model = onnx.load(xception / "fp32.onnx")
     first, second = (quantize(model, squashed[:2]).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
+
+
+@pytest.fixture(scope="module")
+def padded() -> tuple[fx.GraphModule, NDArray[np.uint8], Tensor]:
+    """A small network that starts with padding and reads BGR, fused; noise, and the unfused network's logits for it."""
+    preprocessing = Preprocessing(crop_pct=1.0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1), channel_order="bgr")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 7, stride=2, padding=3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
+    ).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    with torch.inference_mode():
+        return fuse(network, preprocessing), pixels, network(normalise(pixels, preprocessing))
+
+
+@pytest.mark.parametrize(("precision", "allowed", "casts"), [("fp32", 1e-5, 1), ("fp16", 5e-3, 2), ("int8", 1e-1, 1)])
+def test_the_mean_before_a_padded_convolution(
+    padded: tuple[fx.GraphModule, NDArray[np.uint8], Tensor],
+    precision: str,
+    allowed: float,
+    casts: int,
+    tmp_path: Path,
+) -> None:
+    """The graphs cast the pixels to float, and the one in half precision casts the logits back."""
+    network, pixels, expected = padded
+    model = trace(copy.deepcopy(network).half() if precision == "fp16" else network, 16)
+    model = quantize(model, pixels) if precision == "int8" else model
+    check_contract(model, size=16, classes=5)
+    assert kinds(model.graph)["Cast"] == casts
+    onnx.save(model, tmp_path / "model.onnx")
+    (logits,) = open_session(tmp_path / "model.onnx").run(["logits"], {"images": pixels})
+    assert np.abs(logits - expected.numpy()).max() < allowed * float(expected.std())
