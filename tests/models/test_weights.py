@@ -114,7 +114,7 @@ def test_one_wrong_shape_is_named(live_xception: LoadedModel, tmp_path: Path) ->
 
 
 def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="choose imagenet, kitchenware, untrained, a file"):
+    with pytest.raises(ValueError, match="choose imagenet, kitchenware, pneumonia, untrained, a file"):
         load_model("xception", "imagenett")
     with pytest.raises(ValueError, match="unknown model 'vgg'; choose from "):
         load_model("vgg", "imagenet")
