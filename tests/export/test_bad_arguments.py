@@ -89,7 +89,7 @@ def test_options_of_a_model_need_a_model(capsys: pytest.CaptureFixture[str]) -> 
         ("--labels", "labels.txt", "cup\nfork\n".encode("utf-16"), "labels.txt is not UTF-8 text"),
         ("--labels", "labels.txt", b"cup\n\nfork\n", "labels.txt, line 2 is empty"),
         ("--calibration-dir", "photos/._a.jpg", b"Mac OS X", "there is no .jpg, .jpeg or .png in photos"),
-        ("--calibration-dir", "photos/a.jpg", b"damaged", "photos/a.jpg is no photo to calibrate with"),
+        ("--calibration-dir", "photos/a.jpg", b"damaged", "photos/a.jpg is no photo that can be used"),
         ("--calibration-dir", "missing/a.txt", b"", "there is no .jpg, .jpeg or .png in missing"),
     ],
 )
@@ -109,7 +109,7 @@ def test_wrong_files_fail_before_torch_is_imported(
 def test_a_byte_order_mark_does_not_reach_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
-    def load(model: str, weights: str, photos: Any, labels: Any) -> Any:
+    def load(model: str, weights: str, photos: Any, labels: Any, **others: Any) -> Any:
         given.append(labels)
         raise ValueError("enough")
 
