@@ -5,10 +5,12 @@ from __future__ import annotations
 import bisect
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from models.spec import ModelSpec
 
@@ -34,17 +36,19 @@ def all_options(spec: ModelSpec, implied: Mapping[str, Any], chosen: Mapping[str
 
 def check_size(spec: ModelSpec, options: Mapping[str, Any], size: int) -> None:
     """Raise ValueError that names the smallest side in pixels if the network can't take images of ``size``."""
-    if size < spec.preprocessing.input_size and not _takes(spec, options, size):
-        least = bisect.bisect_left(
-            range(spec.preprocessing.input_size), True, key=lambda side: _takes(spec, options, side)
-        )
+    if size >= spec.preprocessing.input_size:
+        return
+    with torch.device("meta"):  # shapes alone, without memory and arithmetic
+        model = spec.build(**options).eval()
+    if not _takes(model, size):
+        least = bisect.bisect_left(range(spec.preprocessing.input_size), True, key=partial(_takes, model))
         raise ValueError(f"{spec.name} takes images of at least {least} pixels a side, not {size}")
 
 
-def _takes(spec: ModelSpec, options: Mapping[str, Any], size: int) -> bool:
-    with torch.device("meta"), torch.inference_mode():  # shapes alone, without memory and arithmetic
-        try:
-            spec.build(**options).eval()(torch.empty(1, 3, size, size))
-        except (RuntimeError, ValueError):  # torch's error of a window larger than its input
-            return False
+def _takes(model: nn.Module, size: int) -> bool:
+    try:
+        with torch.inference_mode():
+            model(torch.empty(1, 3, size, size, device="meta"))
+    except (RuntimeError, ValueError):  # torch's errors for a window that is larger than its input
+        return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_wrappers_leave_no_trace_in_the_keys(model: nn.Module, tmp_path: Path) -
             super().__init__()
             self.model = model
 
-    compiled = torch.compile(model, backend="eager")
+    compiled = cast("nn.Module", torch.compile(model, backend="eager"))
     for wrapped in (DataParallel(model), compiled, DataParallel(compiled), Lightning()):
         found, _ = read(wrapped.state_dict(), tmp_path / "a.pt")
         assert_same(found, model.state_dict())
