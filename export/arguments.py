@@ -19,7 +19,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog="python -m export evaluate --help: measure the accuracy of an exported model.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="a network, see --list (default: xception and inception_v4, unless already there)")
+    add("model", metavar="MODEL", nargs="?", help="a network of --list (default: xception and inception_v4 if missing)")
     add("--list", action="store_true", help="print the networks and their published weights, and export nothing")
     add(
         "--weights",

@@ -145,7 +145,7 @@ def test_options_of_a_model_need_a_model(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as exit_:
         main(["--weights", "untrained"])
     assert exit_.value.code == 2
-    assert "without MODEL there is only --out" in capsys.readouterr().err
+    assert "without MODEL there are only --out and --list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
