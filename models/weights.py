@@ -102,7 +102,7 @@ def load_model(name: str, weights: str, *, labels: Sequence[str] | None = None) 
 def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed: int = 0) -> LoadedModel:
     """Build the architecture ``name`` with seeded random weights, under which the logits depend on the image.
 
-    The BatchNorm statistics are taken from ``images``, normalised float32 ``[n, 3, 299, 299]``. With BatchNorm's
+    The BatchNorm statistics are taken from ``images``, normalised float32 ``[n, 3, s, s]``. With BatchNorm's
     initial statistics, activations would shrink to nothing with depth, all images would give the same logits, and
     timings and comparisons would mean nothing. On one machine, the same arguments give bit-identical weights. The
     global random state does not change.
@@ -112,7 +112,7 @@ def untrained_model(name: str, images: Tensor, *, num_classes: int = 1000, seed:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = spec.build(**options)
-    _set_batch_norm_statistics(model, images)
+        _set_batch_norm_statistics(model, images)  # inside, because dropout draws random numbers
     return LoadedModel(
         model=model.eval(),
         spec=spec,

@@ -148,7 +148,7 @@ def test_other_weights_say_whose_preprocessing_they_take(live_xception: LoadedMo
     assert loaded.preprocessing_origin == "the default of xception"
 
 
-@pytest.mark.parametrize("name", ["xception", "inception_v4"])
+@pytest.mark.parametrize("name", ["xception", "inception_v1", "inception_v4"])
 def test_untrained_networks_react_and_repeat_bit_for_bit(name: str, images: Tensor) -> None:
     before = torch.get_rng_state()
     first, second = (untrained_model(name, images[:2], num_classes=8, seed=5) for _ in range(2))
