@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from export.arguments import parse
-from export.inputs import read_labels, read_photos
+from export.class_folders import read_class_folders
+from export.inputs import read_photos
+from export.labels import read_labels
 from export.repository import staged_version, version_folder
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return evaluate(argv[1:])
     args = parse(argv)
+    if args.list:
+        from export.catalogue import print_catalogue
+
+        print_catalogue()
+        return 0
     if args.model:
         return _export(args)
     return max(_export(parse([*options, "--if-missing", "--out", str(args.out)])) for options in DEFAULTS)
@@ -54,64 +61,78 @@ def _export(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     try:
         labels = read_labels(args.labels) if args.labels else None
+        own = read_class_folders(args.photos) if args.photos else None
         calibration = read_photos(args.calibration_dir) if args.calibration_dir else []
     except (ValueError, OSError) as error:
         return _fail(error)
 
     # The imports are here because torch takes seconds to import, and the answers above do not need torch.
     with _stage("import torch"):
-        from export.photos import all_photos, labelled_photos
+        from export.photos import Photo, all_photos, labelled_photos, with_labels
         from export.pipeline import export_version
         from export.verify import VerificationError
         from models.weights import WeightsUnavailable
 
     try:
-        photos = labelled_photos()
-        loaded = _load(args, photos, labels)
+        photos = [Photo(*photo) for photo in own.photos] if own else labelled_photos()
+        loaded = _load(args, photos, labels, own.classes if own else ())
+        if own:
+            photos = with_labels(photos, own.classes, loaded.labels)
         precisions = ["fp32"] if args.if_agrees and not loaded.trained else args.precision
         with staged_version(args.out, name, args.version) as staging:
-            agreements = export_version(
+            exported = export_version(
                 staging,
                 loaded,
                 photos,
                 name=name,
                 version=args.version,
                 precisions=precisions,
-                calibration=[*all_photos(), *calibration],
+                calibration=[*([photo.data for photo in photos] if own else all_photos()), *calibration],
                 skip=args.if_agrees,
                 stage=_stage,
             )
     except (WeightsUnavailable, VerificationError, ValueError, OSError) as error:
         return _fail(error)
-    for precision in [precision for precision in args.precision if precision not in agreements]:
+    for precision in [precision for precision in args.precision if precision not in exported.agreements]:
         print(f"{precision} is left out: {'its answers differ too much' if loaded.trained else _RANDOM}")
-    for precision, agreement in agreements.items():
+    for precision, agreement in exported.agreements.items():
         print(
             f"{precision}: {agreement.top1:.1%} of {agreement.images} answers as {agreement.reference}'s, no logit off "
             f"by more than {agreement.logits:.0e} of the logits' spread"
         )
+    if exported.right is not None:
+        print(f"named {exported.right} of {len(photos)} photos right")
     print(f"{folder} written in {time.perf_counter() - start:.1f} s")
     return 0
 
 
-def _load(args: argparse.Namespace, photos: Sequence[Photo], labels: Sequence[str] | None) -> LoadedModel:
+def _load(
+    args: argparse.Namespace, photos: Sequence[Photo], labels: Sequence[str] | None, likely_labels: Sequence[str]
+) -> LoadedModel:
     """Load the weights, or random ones where ``--fallback-untrained`` allows it, and say what was taken."""
     from export.pipeline import load
     from models.weights import WeightsUnavailable
 
+    others = {
+        "likely_labels": likely_labels,
+        "options": dict(args.option),
+        "preprocessing": args.preprocessing,
+    }
     try:
         with _stage(f"load {args.model} with {args.weights} weights"):
-            loaded = load(args.model, args.weights, photos, labels)
+            loaded = load(args.model, args.weights, photos, labels, **others)
     except WeightsUnavailable as error:
         if not args.fallback_untrained:
             raise
         _warn_untrained(args.model, args.weights, error)
         with _stage(f"make {args.model} with random weights"):
-            loaded = load(args.model, "untrained", photos, labels)
+            loaded = load(args.model, "untrained", photos, labels, **others)
     print(f"weights: {loaded.source}" + (f", sha256 {loaded.sha256}" if loaded.sha256 else ""))
     how = loaded.preprocessing
-    terms = f"crop_mode {how.crop_mode}, crop_pct {how.crop_pct}, {how.interpolation}"
-    print(f"preprocessing: {terms}, {loaded.preprocessing_origin}")
+    print(
+        f"preprocessing: {how.input_size} pixels, crop_mode {how.crop_mode}, crop_pct {how.crop_pct}, "
+        f"{how.interpolation}, mean {how.mean}, std {how.std}, {how.channel_order}, {loaded.preprocessing_origin}"
+    )
     return loaded
 
 

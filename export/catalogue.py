@@ -38,9 +38,9 @@ def _weights(spec: ModelSpec) -> list[tuple[str, str, str, str]]:
         (
             name,
             str(weights.preprocessing.input_size),
-            f"{len(weights.labels) if weights.labels else 1000:,}",
+            f"{1000 if weights.labels is None else len(weights.labels):,}",
             "yes" if is_cached(weights.source) else "no",
         )
         for name, weights in spec.weights.items()
     ]
-    return [*published, ("untrained", str(spec.preprocessing.input_size), "1,000", "random")]
+    return [*published, ("untrained", str(spec.preprocessing.input_size), "1,000", "-")]

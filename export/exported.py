@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.inputs import read_labels
+from export.labels import read_labels
 from export.repository import version_folder
 from models.download import sha256_of
 from models.spec import Preprocessing

@@ -1,8 +1,7 @@
-"""The files that a user hands the export besides weights. Reading them takes moments and does not need torch."""
+"""The photos that a user hands the export. Reading them takes moments and does not need torch."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -12,30 +11,6 @@ from PIL import Image
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
 
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-# Control characters come from a binary file, UTF-16 or a table. A byte order mark inside comes from joined files.
-_STRAY = re.compile("[\x00-\x1f\x7f-\x9f\ufeff]")
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in ``path``: UTF-8, with or without a byte order mark, one name a line.
-
-    Spaces round a name are no part of it. Raises OSError, and ValueError that names the file and the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it so") from error
-    labels = []
-    for number, line in enumerate(lines, start=1):
-        label = line.strip()
-        if not label:
-            raise ValueError(f"{path}, line {number} is empty; each line must name a class")
-        if stray := _STRAY.search(label):
-            raise ValueError(f"{path}, line {number} contains the character {stray[0]!r}; save the names as UTF-8 text")
-        labels.append(label)  # the same name may come twice: ImageNet has two classes "crane"
-    if len(labels) < 2:
-        raise ValueError(f"{path} must name at least 2 classes, not {len(labels)}")
-    return tuple(labels)
 
 
 def photo_names(folder: Path) -> list[Path]:
@@ -75,10 +50,11 @@ def read_photos(folder: Path) -> list[bytes]:
     Raises OSError, and ValueError that names the file, for a photo that cannot be decoded, has more than 8 bits a
     channel or is too large. Raises ValueError for a folder without photos.
     """
-    return [_read_photo(folder / name) for name in photo_names(folder)]
+    return [read_photo(folder / name) for name in photo_names(folder)]
 
 
-def _read_photo(path: Path) -> bytes:
+def read_photo(path: Path) -> bytes:
+    """Return the content of an image file. Raises as ``read_photos`` does."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -87,5 +63,5 @@ def _read_photo(path: Path) -> bytes:
             image.draft("RGB", (1, 1))  # damage shows in a JPEG that is decoded at an eighth of its size, too
             image.load()
     except Exception as error:  # each of Pillow's parsers raises what it likes on a damaged file
-        raise ValueError(f"{path} is no photo to calibrate with: {error}") from error
+        raise ValueError(f"{path} is no photo that can be used: {error}") from error
     return path.read_bytes()

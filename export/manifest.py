@@ -32,19 +32,20 @@ def write_manifest(
     ``agreements`` holds each precision whose files are in ``folder``. The same arguments give the same bytes. Raises
     ValueError for a label that is empty or spans lines.
     """
-    size = loaded.preprocessing.input_size
+    how = loaded.preprocessing
+    normalisation = {"mean": how.mean, "std": how.std, "channel_order": how.channel_order}  # inside the graph
     manifest = {
         "schema_version": 1,
         "name": name,
         "version": version,
-        "architecture": {"name": loaded.spec.name, "options": loaded.options},
+        "architecture": {"name": loaded.spec.name, "options": loaded.options, "normalisation": normalisation},
         "trained": loaded.trained,
         "weights": {"source": loaded.source, "sha256": loaded.sha256},
-        "input": {"height": size, "width": size, "layout": "NHWC", "dtype": "uint8"},
+        "input": {"height": how.input_size, "width": how.input_size, "layout": "NHWC", "dtype": "uint8"},
         "preprocessing": {
-            "crop_pct": loaded.preprocessing.crop_pct,
-            "crop_mode": loaded.preprocessing.crop_mode,
-            "interpolation": loaded.preprocessing.interpolation,
+            "crop_pct": how.crop_pct,
+            "crop_mode": how.crop_mode,
+            "interpolation": how.interpolation,
         },
         "labels": _write_labels(folder, loaded.labels),
         "variants": [_variant(folder, precision, agreement) for precision, agreement in agreements.items()],

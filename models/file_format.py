@@ -7,7 +7,7 @@ from pathlib import Path
 
 SUFFIXES = {
     "a safetensors file": (".safetensors",),
-    "a torch file": (".pth", ".pt"),
+    "a torch file": (".pth", ".pt", ".bin", ".ckpt", ".tar"),  # of the hub, of Lightning, and .pth.tar of timm
     "a Keras archive": (".keras",),
     "an HDF5 file": (".h5",),
 }

@@ -209,6 +209,7 @@ SPEC = ModelSpec(
                 member_sha256="704afe26766ce6215931b0bde68650835be9518613d40ce101e641708c7d5c78",
             ),
             _FACES,
+            labels=(),
             read=_read_facenet,
         ),
     },

@@ -80,7 +80,7 @@ class PublishedWeights:
 
     source: Source
     preprocessing: Preprocessing
-    labels: tuple[str, ...] | None = None  # None: the 1,000 ImageNet classes
+    labels: tuple[str, ...] | None = None  # None: the 1,000 ImageNet classes; (): an embedding
     options: dict[str, Any] = field(default_factory=dict)
     read: Callable[[Path], State] | None = None
 

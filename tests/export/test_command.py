@@ -211,7 +211,7 @@ def test_without_a_model_it_exports_the_default_ones_that_are_missing(
 ) -> None:
     asked = []
 
-    def load(model: str, weights: str, *others: Any) -> Any:
+    def load(model: str, weights: str, *others: Any, **more: Any) -> Any:
         asked.append((model, weights))
         raise WeightsUnavailable("weights", "this test needs to know only which were asked for")
 

@@ -9,52 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.inputs import read_labels, read_photos
+from export.inputs import read_photos
 from export.photos import Photo
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"cup\nfork\n",
-        b"cup\nfork",
-        b"cup\r\nfork\r\n",
-        b"cup\rfork\r",
-        b"\xef\xbb\xbfcup\nfork\n",
-        b"\xef\xbb\xbfcup\r\nfork\r\n",
-        b"cup \n\tfork\n",
-    ],
-)
-def test_every_way_to_save_a_text_file_gives_the_same_labels(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_bytes(content)
-    assert read_labels(tmp_path / "labels.txt") == ("cup", "fork")
-
-
-def test_labels_keep_their_own_signs(tmp_path: Path) -> None:
-    names = ("Löffel, groß", "杯", "tench, Tinca tinca", "#1", "क्\u200dष")
-    (tmp_path / "labels.txt").write_text("\n".join(names), encoding="utf-8")
-    assert read_labels(tmp_path / "labels.txt") == names
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("cup\nfork\n".encode("utf-16"), r"labels\.txt is not UTF-8 text \(invalid start byte at byte 0\)"),
-        ("cup\nfork\n".encode("utf-16-le"), r"labels\.txt, line 1 contains the character '\\x00'"),
-        ("Löffel\n".encode("latin-1"), r"labels\.txt is not UTF-8 text \(invalid start byte at byte 1\)"),
-        (b"cup\n\xef\xbb\xbffork\n", r"labels\.txt, line 2 contains the character '\\ufeff'"),
-        (b"0\tcup\n1\tfork\n", r"labels\.txt, line 1 contains the character '\\t'"),
-        (b"cup\n\nfork\n", r"labels\.txt, line 2 is empty"),
-        (b"cup\nfork\n  \n", r"labels\.txt, line 3 is empty"),
-        ("cup\n\u00a0\nfork\n".encode(), r"labels\.txt, line 2 is empty"),
-        (b"", r"labels\.txt must name at least 2 classes, not 0"),
-        (b"cup\n", r"labels\.txt must name at least 2 classes, not 1"),
-    ],
-)
-def test_labels_that_would_be_wrong_answers_are_refused(content: bytes, told: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=told):
-        read_labels(tmp_path / "labels.txt")
 
 
 def png(image: Image.Image) -> bytes:
@@ -106,15 +62,15 @@ def test_a_hidden_folder_above_the_photos_does_not_hide_them(photos: list[Photo]
     ],
     ids=lambda value: "file" if isinstance(value, bytes) else None,
 )
-def test_a_photo_that_can_not_calibrate_is_named(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+def test_a_photo_that_can_not_be_used_is_named(name: str, content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"/{name} is no photo to calibrate with: .*{told}"):
+    with pytest.raises(ValueError, match=rf"/{name} is no photo that can be used: .*{told}"):
         read_photos(tmp_path)
 
 
 def test_a_cut_jpeg_is_named(photos: list[Photo], tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(photos[0].data[:-20_000])
-    with pytest.raises(ValueError, match=r"/cut\.jpg is no photo to calibrate with: .*truncated"):
+    with pytest.raises(ValueError, match=r"/cut\.jpg is no photo that can be used: .*truncated"):
         read_photos(tmp_path)
 
 

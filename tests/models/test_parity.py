@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -123,15 +122,15 @@ def make_live(keras: ModuleType, model: Any, images: Tensor) -> None:
                 layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
             layer.beta.assign(random.normal(0, 0.2, layer.beta.shape))
     with torch.no_grad():
-        model(images.permute(0, 2, 3, 1), training=True)
+        model(images.double().permute(0, 2, 3, 1), training=True)
 
 
 @pytest.mark.parametrize(
-    ("name", "application", "side", "option"),
+    ("name", "application", "option"),
     [
-        ("xception", "Xception", 299, {"padding": "tf_same"}),
-        ("inception_v3", "InceptionV3", 107, {"count_include_pad": False}),
-        ("inception_resnet_v2", "InceptionResNetV2", 107, {}),
+        ("xception", "Xception", {"padding": "tf_same"}),
+        ("inception_v3", "InceptionV3", {"count_include_pad": False}),
+        ("inception_resnet_v2", "InceptionResNetV2", {}),
     ],
 )
 def test_networks_equal_keras_through_its_own_files(
@@ -141,20 +140,16 @@ def test_networks_equal_keras_through_its_own_files(
     tmp_path: Path,
     name: str,
     application: str,
-    side: int,
     option: dict[str, Any],
 ) -> None:
-    photos = photo_batch(side)[:3]
-    build = partial(
-        getattr(keras.applications, application), weights=None, classifier_activation=None, input_shape=(side, side, 3)
-    )
+    photos = photo_batch(107)[:3]  # Xception pads one of its pools on the right and bottom only
     keras.utils.set_random_seed(0)
-    model = build()
-    make_live(keras, model, photos)
-    model.save(tmp_path / "a.keras")
     float64()
-    reference = build()
-    reference.set_weights(model.get_weights())
+    build = getattr(keras.applications, application)
+    reference = build(weights=None, classifier_activation=None, input_shape=(107, 107, 3))
+    make_live(keras, reference, photos)
+    reference.set_weights([weight.astype(np.float32) for weight in reference.get_weights()])
+    reference.save(tmp_path / "a.keras")
 
     loaded = load_model(name, str(tmp_path / "a.keras"))
 

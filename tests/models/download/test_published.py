@@ -82,6 +82,15 @@ def test_faces_load_from_a_release(server: FileServer, tmp_path: Path, monkeypat
     assert loaded.preprocessing.input_size == 160
 
 
+def test_imagenet_weights_load_from_the_hub(hub: FileServer, tmp_path: Path) -> None:
+    save_file(create_model("inception_v3").state_dict(), tmp_path / "a.safetensors")
+    hub.files["/timm/inception_v3.tf_in1k/resolve/main/model.safetensors"] = (tmp_path / "a.safetensors").read_bytes()
+    loaded = load_model("inception_v3", "imagenet")
+    assert loaded.source == f"hub:timm/inception_v3.tf_in1k/model.safetensors@{COMMIT}"
+    assert loaded.options["count_include_pad"] is True
+    assert loaded.labels == imagenet_labels()
+
+
 def test_every_published_file_is_pinned() -> None:
     """A release's URL names one file for ever. Its name has the first digits of its sha256, as PyTorch's files do."""
     release = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene"

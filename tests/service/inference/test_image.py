@@ -219,6 +219,12 @@ def test_fast_leaves_small_pictures_and_other_formats_as_they_are(photo: Image.I
         assert np.array_equal(decoded(data, fast=True), decoded(data))
 
 
+def test_fast_leaves_single_pixels_as_they_are(photo: Image.Image) -> None:
+    nearest = Preprocessing(crop_pct=1.0, crop_mode="squash", interpolation="nearest")
+    data = encoded(photo.resize((700, 900)), "JPEG")
+    assert np.array_equal(decoded(data, nearest, fast=True), decoded(data, nearest))
+
+
 @pytest.mark.parametrize("where", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
 def test_a_lack_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     data = encoded(Image.new("RGB", (SIZE, SIZE)))
