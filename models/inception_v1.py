@@ -9,6 +9,8 @@ calls 5x5 has 3x3 kernels (https://github.com/pytorch/vision/issues/906). ``true
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -127,9 +129,11 @@ class InceptionV1(nn.Module):
         return logits
 
 
-def _without_auxiliary_heads(state: State) -> tuple[State, dict[str, bool]]:
-    """Leave out the auxiliary heads, which inference does not use. Those in torchvision's file were never trained."""
-    return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}, {}
+def _adapt(state: State) -> tuple[State, dict[str, Any]]:
+    # A loaded network only answers, so it needs no auxiliary heads. Those in torchvision's file were never trained.
+    state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
+    kernel = state.get("inception3a.branch3.1.conv.weight")
+    return state, {} if kernel is None else {"true_5x5": kernel.shape[2:] == (5, 5)}
 
 
 # torchvision's transform resizes to 256 pixels; its network then turns ImageNet's mean and std into -1..1.
@@ -140,7 +144,7 @@ SPEC = ModelSpec(
     build=InceptionV1,
     head="fc",
     preprocessing=_IMAGENET,
-    adapt=_without_auxiliary_heads,
+    adapt=_adapt,
     weights={
         "imagenet": PublishedWeights(
             ReleaseFile("https://download.pytorch.org/models/googlenet-1378be20.pth", sha256_prefix="1378be20"),

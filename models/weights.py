@@ -138,7 +138,7 @@ def untrained_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = spec.build(**chosen)
-    _set_batch_norm_statistics(model, images)
+        _set_batch_norm_statistics(model, images)  # inside, because dropout draws random numbers
     how = replace(spec.preprocessing, **preprocessing or {})
     return LoadedModel(
         model=model.eval(),

@@ -112,6 +112,15 @@ def test_fallback_to_random_weights_is_loud(tmp_path: Path, capsys: pytest.Captu
     assert len(model.graph.node) == 341
 
 
+def test_a_network_that_starts_with_padding_and_reads_bgr(tmp_path: Path) -> None:
+    assert main(["inception_v2", "--weights", "untrained", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "inception_v2" / "1"
+    check_contract(onnx.load(folder / "fp32.onnx"), size=224, classes=1000)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["input"]["height"], manifest["input"]["width"]) == (224, 224)
+    assert len(manifest["golden"]) == 3
+
+
 @pytest.fixture
 def perturbed(xception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing gives a graph in which one bias is too large by 1."""

@@ -69,11 +69,13 @@ def test_its_auxiliary_heads_equal_torchvision(googlenet: ModuleType, images: Te
         assert torch.equal(found, wanted)
 
 
-def test_what_torchvision_publishes_loads(live: LoadedModel) -> None:
+@pytest.mark.parametrize("true_5x5", [False, True])
+def test_what_torchvision_publishes_loads(live: LoadedModel, true_5x5: bool) -> None:
+    """torchvision's file has auxiliary heads. The size of the kernels is read from the file."""
     with torch.device("meta"):
-        published = create_model("inception_v1", aux=True).state_dict()
+        published = create_model("inception_v1", aux=True, true_5x5=true_5x5).state_dict()
     adapted, options = find_spec("inception_v1").adapt(published)
-    assert (list(adapted), options) == (list(live.model.state_dict()), {})
+    assert (list(adapted), options) == (list(live.model.state_dict()), {"true_5x5": true_5x5})
 
 
 def test_counts_and_shapes(live: LoadedModel, images: Tensor) -> None:

@@ -168,7 +168,7 @@ def test_preprocessing_and_options_of_one_s_own_replace_the_published_ones() -> 
     assert loaded.options == published.options | {"padding": "torch"}
 
 
-@pytest.mark.parametrize("name", ["xception", "inception_v4"])
+@pytest.mark.parametrize("name", ["xception", "inception_v1", "inception_v4"])
 def test_untrained_networks_react_and_repeat_bit_for_bit(name: str, images: Tensor) -> None:
     before = torch.get_rng_state()
     first, second = (untrained_model(name, images[:2], num_classes=8, seed=5) for _ in range(2))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from models import create_model, find_spec
 from models.download import WeightsUnavailable, fetch, sha256_of
 from models.kitchenware import KITCHENWARE
-from models.spec import PublishedWeights, ReleaseFile
+from models.spec import ReleaseFile
 from models.weights import LoadedModel, imagenet_labels, load_model
 from tests.models.download.file_server import COMMIT, FileServer
 
@@ -47,19 +47,20 @@ def test_a_pointer_on_the_hub_is_no_weights(hub: FileServer) -> None:
         load_model("inception_v4", "someone/pointer@main")
 
 
+@pytest.mark.parametrize("name", ["inception_v1", "inception_v2", "xception"])
 def test_imagenet_weights_load_from_a_release(
-    server: FileServer, live_xception: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    save_file(live_xception.model.state_dict(), tmp_path / "x.safetensors")
-    content = (tmp_path / "x.safetensors").read_bytes()
-    server.files["/x.safetensors"] = content
-    published = find_spec("xception").weights["imagenet"]
-    source = ReleaseFile(f"{server.url}/x.safetensors", hashlib.sha256(content).hexdigest()[:9])
-    monkeypatch.setitem(find_spec("xception").weights, "imagenet", PublishedWeights(source, published.preprocessing))
+    torch.save(create_model(name).state_dict(), tmp_path / "published.pth")
+    content = (tmp_path / "published.pth").read_bytes()
+    server.files["/published.pth"] = content
+    published = find_spec(name).weights["imagenet"]
+    source = ReleaseFile(f"{server.url}/published.pth", hashlib.sha256(content).hexdigest()[:9])
+    monkeypatch.setitem(find_spec(name).weights, "imagenet", dataclasses.replace(published, source=source))
 
-    loaded = load_model("xception", "imagenet")
+    loaded = load_model(name, "imagenet")
 
-    assert loaded.options["padding"] == "torch"
+    assert loaded.preprocessing == published.preprocessing
     assert loaded.labels == imagenet_labels()
     assert loaded.source == f"release:{source.url}"
 
@@ -98,6 +99,12 @@ def test_every_published_file_is_pinned() -> None:
     )
     assert find_spec("inception_v4").weights["imagenet"].source == ReleaseFile(
         f"{release}/inceptionv4-8e4777a0.pth", "8e4777a0"
+    )
+    assert find_spec("inception_v1").weights["imagenet"].source == ReleaseFile(
+        "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20"
+    )
+    assert find_spec("inception_v2").weights["imagenet"].source == ReleaseFile(
+        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth", "52deb4733"
     )
     path, sha256 = fetch(KITCHENWARE)
     assert sha256 == KITCHENWARE.sha256
