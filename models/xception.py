@@ -27,8 +27,8 @@ def _max_pool(padding: Padding, stride: int, dilation: int) -> nn.Module:
     if padding not in ("torch", "tf_same"):
         raise ValueError(f"padding must be 'torch' or 'tf_same', not {padding!r}")
     if stride == 1:
-        # A pixel that is mirrored into the border lies in the window already, so the maximum ignores the border. The
-        # pool's own padding would do so too, but torch allows too little of it for a dilated pool.
+        # With dilation 1 or 2, the only ones here, a pixel mirrored into the border lies in the window already, so the
+        # maximum ignores the border. The pool's own padding would too, but torch allows 1 of it for any dilation.
         return nn.Sequential(nn.ReflectionPad2d(dilation), nn.MaxPool2d(3, stride=1, dilation=dilation))
     return SameMaxPool2d() if padding == "tf_same" else nn.MaxPool2d(3, stride=2, padding=1)
 
