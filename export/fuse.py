@@ -16,15 +16,16 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from models.deform_conv import DeformConv2d
 from models.layers import SameMaxPool2d
 from models.spec import Preprocessing
 
 
 class _LayerTracer(fx.Tracer):
-    """Traces a network down to its layers. SameMaxPool2d stays whole because its forward reads its input's size."""
+    """Traces a network down to its layers. SameMaxPool2d, which reads sizes, and DeformConv2d stay whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, SameMaxPool2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, SameMaxPool2d | DeformConv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_layers(model: nn.Module) -> fx.GraphModule:
@@ -132,7 +133,8 @@ def fold_scale(graph: fx.GraphModule) -> None:
 def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
     """Round each convolution's channels up to a ``multiple``, for kernels that work on blocks of channels.
 
-    The network stays as it is if padding would change the inputs of a concatenation or of the classifier.
+    The network stays as it is if padding would change the inputs of a concatenation or of the classifier, or if it has
+    a grouped convolution that is not one filter for each channel, or a deformable convolution.
     """
 
     def padded(channels: int) -> int:
@@ -140,10 +142,11 @@ def pad_channels(graph: fx.GraphModule, multiple: int) -> None:
 
     convs = [module for module in graph.modules() if isinstance(module, nn.Conv2d)]
     grown = [conv for conv in convs if padded(conv.out_channels) != conv.out_channels]
-    if grown and (convs[-1] in grown or graph.graph.find_nodes(op="call_function", target=torch.cat)):
+    others = [conv for conv in convs if isinstance(conv, DeformConv2d) or conv.groups not in (1, conv.out_channels)]
+    if grown and (others or convs[-1] in grown or graph.graph.find_nodes(op="call_function", target=torch.cat)):
         return
-    # An added channel has zero weights and a zero bias, so its values are zero. ReLU, pooling and sums keep them zero,
-    # and the next convolution reads them with zero weights.
+    # An added channel has zero weights and a zero bias, so its values are zero. ReLU, ELU, pooling and sums keep them
+    # zero, and the next convolution reads them with zero weights.
     for conv in convs:
         depthwise = conv.groups == conv.in_channels > 1
         inputs = conv.in_channels if conv is convs[0] else padded(conv.in_channels)

@@ -14,9 +14,12 @@ import onnxscript
 import torch
 from torch import Tensor, nn
 
+from models.deform_conv import DeformConv2d
+
 # Torch writes its translations in this operator set and reaches later sets through a version converter. Later sets
 # change none of the operators used here, and fewer runtimes read them.
 OPSET = 18
+DEFORM_CONV_OPSET = 19  # the first one with DeformConv
 
 _FOLDED_AWAY = {"BatchNormalization", "Sub", "Div"}
 _ABSOLUTE_PATH = re.compile(r"(?<![\w./])(/[\w.-]+/|[A-Za-z]:\\)")
@@ -39,12 +42,28 @@ def _global_average_pool(x: onnxscript.FLOAT, output_size: Sequence[int]) -> onn
     return onnxscript.opset18.GlobalAveragePool(x)
 
 
+def _deform_conv(
+    x: onnxscript.FLOAT,
+    offset: onnxscript.FLOAT,
+    weight: onnxscript.FLOAT,
+    bias: onnxscript.FLOAT | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> onnxscript.FLOAT:
+    return onnxscript.opset19.DeformConv(
+        x, weight, offset, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups
+    )
+
+
 def trace(network: nn.Module, size: int) -> onnx.ModelProto:
     """Translate ``network`` to ONNX. The same package versions give the same bytes each time, in any folder.
 
     ``network`` maps uint8 ``[n, size, size, 3]`` to logits ``[n, classes]``, in float32 or float16. The graph maps
     ``images`` to ``probabilities`` and ``logits``, both float32, for any n.
     """
+    deforms = any(isinstance(module, DeformConv2d) for module in network.modules())
     with _without_known_noise():
         program = torch.onnx.export(
             _WithProbabilities(network).eval(),
@@ -52,10 +71,13 @@ def trace(network: nn.Module, size: int) -> onnx.ModelProto:
             input_names=["images"],
             output_names=["probabilities", "logits"],
             dynamic_shapes=({0: "batch"},),
-            opset_version=OPSET,
+            opset_version=DEFORM_CONV_OPSET if deforms else OPSET,
             dynamo=True,
             verbose=False,
-            custom_translation_table={torch.ops.aten.adaptive_avg_pool2d.default: _global_average_pool},
+            custom_translation_table={
+                torch.ops.aten.adaptive_avg_pool2d.default: _global_average_pool,
+                torch.ops.inferception.deform_conv2d.default: _deform_conv,
+            },
         )
     model = cast("torch.onnx.ONNXProgram", program).model_proto
     _strip(model)

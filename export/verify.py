@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as MissingKernel
 from PIL import Image
 
 from export.photos import Photo, normalise, preprocess_all
@@ -64,8 +65,17 @@ class GoldenSample:
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open an ONNX file with ONNX Runtime's CPU provider, which every machine has."""
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    """Open an ONNX file with ONNX Runtime's CPU provider, which every machine has.
+
+    Raises VerificationError, with the operator's name, if the provider cannot run one of the file's operators.
+    """
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except MissingKernel as error:
+        raise VerificationError(
+            f"ONNX Runtime {onnxruntime.__version__} can't run {path.name}: {error}. Export another precision, or "
+            "build the network without this operator"
+        ) from error
 
 
 def reference_logits(loaded: LoadedModel, pixels: NDArray[np.uint8]) -> Logits:

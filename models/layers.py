@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from models.deform_conv import DeformConv2d
 
 
 class ConvBnRelu(nn.Module):
@@ -93,17 +96,38 @@ class ScaledResidual(Branches):
         return out
 
 
-class SeparableConv2d(nn.Module):
-    """Depthwise 3x3 convolution, then pointwise 1x1, with nothing between the two (arXiv:1610.02357, section 2)."""
+Activation = Literal["none", "relu", "elu"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+
+class SeparableConv2d(nn.Module):
+    """Depthwise 3x3 convolution, then pointwise 1x1 (arXiv:1610.02357, section 2).
+
+    Each input channel has ``multiplier`` depthwise filters, whose taps are ``dilation`` pixels apart. ``activation``
+    stands between the two convolutions. With ``deformable``, the depthwise taps move (see ``models.deform_conv``).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        multiplier: int = 1,
+        dilation: int = 1,
+        activation: Activation = "none",
+        deformable: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
-        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"an activation must be 'none', 'relu' or 'elu', not {activation!r}")
+        conv, filters = DeformConv2d if deformable else nn.Conv2d, in_channels * multiplier
+        self.conv1 = conv(in_channels, filters, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False)
+        self.activation = _ACTIVATIONS[activation]()
+        self.pointwise = nn.Conv2d(filters, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, in_channels, h, w]`` to ``[n, out_channels, h, w]``."""
-        out: Tensor = self.pointwise(self.conv1(x))
+        out: Tensor = self.pointwise(self.activation(self.conv1(x)))
         return out
 
 

