@@ -31,9 +31,10 @@ _RANDOM = "random weights magnify every rounding"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export one model, or the default models that are missing, and return the exit code.
+    """Export one model, or the default models that are missing, or evaluate one, and return the exit code.
 
     The exit code is 0, or 1 if an export failed. Each failed export prints one line on stderr that names the cause.
+    An evaluation's exit codes are those of ``export.evaluate.main``.
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["evaluate"]:

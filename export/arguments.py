@@ -13,7 +13,11 @@ from typing import Any
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of ``python -m export``. Prints the usage and exits with code 2 if they are wrong."""
-    parser = argparse.ArgumentParser(prog="python -m export", description="Export PyTorch weights for the service.")
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export PyTorch weights for the service.",
+        epilog="python -m export evaluate --help: measure the accuracy of an exported model.",
+    )
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="xception or inception_v4 (default: both, unless already there)")
     add(
