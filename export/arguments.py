@@ -23,8 +23,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--weights",
         default="imagenet",
-        help="imagenet, kitchenware (for xception), untrained, the path of a weights file or checkpoint, or "
-        "OWNER/NAME@REVISION for model.safetensors on the Hugging Face hub (default: %(default)s)",
+        help="imagenet, kitchenware (for xception), untrained, the path of a weights file, or OWNER/NAME@REVISION for "
+        "model.safetensors on the Hugging Face hub (default: %(default)s)",
     )
     add(
         "--labels",
