@@ -1,11 +1,10 @@
-"""A network's options, and the smallest images that it takes."""
+"""A network's options, and the sizes of images that it takes."""
 
 from __future__ import annotations
 
-import bisect
 import inspect
+import itertools
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ def all_options(spec: ModelSpec, implied: Mapping[str, Any], chosen: Mapping[str
     """Return every option of the network, defaults too: the defaults may change after an export.
 
     ``implied`` are the options that follow from the weights, and ``chosen`` are the user's. Those may be of JSON's
-    types. Raises ValueError for a chosen option that the network lacks, and for a value of another type.
+    types. Raises ValueError for a chosen option that the network lacks, and for a value that the network can't be
+    built with.
     """
     parameters = inspect.signature(spec.build, eval_str=True).parameters
     options = {name: parameter.default for name, parameter in parameters.items()} | dict(implied)
@@ -31,18 +31,33 @@ def all_options(spec: ModelSpec, implied: Mapping[str, Any], chosen: Mapping[str
             options[name] = TypeAdapter(parameters[name].annotation).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"option {name} of {spec.name}: {error.errors()[0]['msg']}, not {value!r}") from error
+    if chosen:
+        _check_build(spec, options)
     return options
 
 
+def _check_build(spec: ModelSpec, options: Mapping[str, Any]) -> None:
+    try:
+        with torch.device("meta"):
+            spec.build(**options)
+    except RuntimeError as error:  # torch's error for a negative width
+        raise ValueError(f"{spec.name} can't be built with {options}: {error}") from error
+
+
 def check_size(spec: ModelSpec, options: Mapping[str, Any], size: int) -> None:
-    """Raise ValueError that names the smallest side in pixels if the network can't take images of ``size``."""
-    if size >= spec.preprocessing.input_size:
+    """Raise ValueError that names the next larger side in pixels if the network can't take images of ``size``.
+
+    Small images end before the last layer. Inception-v2 also refuses sizes at which its branches round differently.
+    """
+    if size == spec.preprocessing.input_size:
         return
     with torch.device("meta"):  # shapes alone, without memory and arithmetic
         model = spec.build(**options).eval()
     if not _takes(model, size):
-        least = bisect.bisect_left(range(spec.preprocessing.input_size), True, key=partial(_takes, model))
-        raise ValueError(f"{spec.name} takes images of at least {least} pixels a side, not {size}")
+        larger = next(side for side in itertools.count(size + 1) if _takes(model, side))
+        raise ValueError(
+            f"{spec.name} can't take images of {size} pixels a side; the next size that it takes is {larger}"
+        )
 
 
 def _takes(model: nn.Module, size: int) -> bool:

@@ -59,8 +59,6 @@ class _Inert:
     def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return super().__new__(cls)
 
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-
     def __setstate__(self, state: object) -> None: ...
 
 

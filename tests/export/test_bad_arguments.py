@@ -61,7 +61,10 @@ def test_without_fallback_missing_weights_are_an_error(
             "xception has no option 'dropout'; its",
         ),
         (["xception", "--weights", "untrained", "--option", "bn_eps=tiny"], "Input should be a valid number"),
-        (["inception_v4", "--weights", "untrained", "--input-size", "74"], "takes images of at least 75 pixels a side"),
+        (
+            ["inception_v4", "--weights", "untrained", "--input-size", "74"],
+            "74 pixels a side; the next size that it takes is 75",
+        ),
         (["xception", "--labels", "none.txt"], "No such file or directory: 'none.txt'"),
     ],
 )

