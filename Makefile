@@ -11,6 +11,7 @@ export INFERCEPTION_PORT ?= 8000
 bin := .venv/bin
 pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 photos := .cache/photos
+family := .cache/family
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
 # Tests of the configuration run these programs. Where the machine lacks them, the tests take Debian's.
 programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy)),,.venv/debian)
@@ -24,7 +25,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench load locust locust-smoke lock sbom images test-container clean
+.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,14 @@ bench: .venv/export $(manifests) $(photos) ## measure models and service (10 min
 	$(bin)/python -m bench rewrites
 	$(bin)/python -m bench limits
 	$(bin)/python -m bench service
+
+family: .venv/export ## export every network and measure them beside Xception (15 minutes)
+	for network in inception_v1 inception_v2 inception_v4 inception_resnet_v1 inception_resnet_v2 se_inception_v2; do \
+		$(bin)/python -m export $$network --weights untrained --if-missing --out $(family) || exit 1; \
+	done
+	$(bin)/python -m export xception --weights kitchenware --precision int8 --if-missing --out $(family)
+	$(bin)/python -m export inception_v3 --weights nsfwjs --precision int8 --if-agrees --if-missing --out $(family)
+	INFERCEPTION_MODEL_REPOSITORY=$(family) $(bin)/python -m bench family
 
 load: .venv/dev $(manifests) $(photos) ## measure the service under load (40 minutes); reports go to reports/load
 	$(bin)/python -m bench load

@@ -115,9 +115,10 @@ def check_contract(model: onnx.ModelProto, *, size: int, classes: int) -> None:
 
 
 def _is_before_padding(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
-    attributes = [
-        attribute for reader in graph.node if node.output[0] in reader.input for attribute in reader.attribute
-    ]
+    """Tell whether the first convolution after ``node`` has padding. A graph's nodes are in the order of their work."""
+    nodes = list(graph.node)
+    convolutions = (later for later in nodes[nodes.index(node) :] if later.op_type == "Conv")
+    attributes = next((convolution.attribute for convolution in convolutions), ())
     return any(attribute.name == "pads" and any(attribute.ints) for attribute in attributes)
 
 

