@@ -54,8 +54,8 @@ def confusion(matrix: NDArray[np.int64], labels: Sequence[str], title: str) -> F
         for row, column in np.argwhere(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour)
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axis.set_yticks(range(len(names)), names, parse_math=False)
     axis.set_xlabel("answer")
     axis.set_ylabel("true class")
     occurring = np.count_nonzero(matrix.sum(0) + matrix.sum(1))

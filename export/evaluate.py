@@ -24,7 +24,7 @@ from export.exported import ExportedVersion, read_version
 from export.inputs import open_photo
 from export.labelled_folder import LabelledPicture, labelled_pictures
 from export.photos import preprocess
-from export.verify import open_session
+from export.verify import VerificationError, open_session
 from models.spec import Preprocessing
 
 Pixels = NDArray[np.uint8]
@@ -47,12 +47,15 @@ EXIF orientation. The service turns such pictures upright.
 
 A stopped evaluation continues when the same command runs again. A picture that
 can't be read is left out and listed. Exit code 1 says that no picture could be
-read, or that an argument is wrong.
+read, or that something was refused.
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate a model, print and write the report, and return the exit code: 0, 1 for an error, 130 when stopped."""
+    """Evaluate a model, print and write the report, and return the exit code: 0, 1 for an error, 130 when stopped.
+
+    Wrong options end the process with exit code 2.
+    """
     args = _parse(argv)
     try:
         version = read_version(args.repository, args.model)
@@ -61,14 +64,14 @@ def main(argv: Sequence[str]) -> int:
         out = args.out or Path("reports/evaluate") / version.name
         rows = _answered(version, precisions, args.data, pictures, out / "answers.jsonl")
         report = accuracy_report.build(version, args.data, precisions, pictures, rows)
+        accuracy_report.write(report, out)
+        accuracy_plots.write(report, out)
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (VerificationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    accuracy_report.write(report, out)
-    accuracy_plots.write(report, out)
     print(accuracy_report.text(report))
     print("bf16 is not measured: only OpenVINO computes it, and the answers are those of ONNX Runtime's CPU provider")
     print(f"report in {out}")

@@ -84,6 +84,8 @@ def _read_ground_truth(path: Path, names: Sequence[PurePath]) -> list[str]:
             raise ValueError(f"{path} has {len(rows)} classes for {len(names)} pictures")
         return [row[0] for row in rows]
     told = {PurePath(row[0]).stem: row[1] for row in rows if len(row) > 1}
+    if twice := [stem for stem, uses in Counter(name.stem for name in names).items() if uses > 1]:
+        raise ValueError(f"{len(twice)} names belong to several pictures: {_some(twice)}; a name must mean one picture")
     if missing := [str(name) for name in names if name.stem not in told]:
         raise ValueError(f"{path} has no class for {len(missing)} of {len(names)} pictures: {_some(missing)}")
     return [told[name.stem] for name in names]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # Control characters come from a binary file, UTF-16 or a table. A byte order mark inside comes from joined files.
-_STRAY = re.compile("[\x00-\x1f\x7f-\x9f\ufeff]")
+_STRAY = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 # What a CSV file of one column may have in its first line instead of a class.
 _HEADERS = {"category", "class", "class_name", "label", "label_name", "name"}
 
@@ -56,7 +56,8 @@ def _checked(name: str, place: str) -> str:
 
 
 def _text_rows(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines()):
+    *lines, last = text.replace("\r\n", "\n").split("\n")  # str.splitlines also splits at rare characters
+    for number, line in enumerate([*lines, last] if last else lines):
         yield f"line {number + 1}", number, line
 
 

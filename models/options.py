@@ -37,10 +37,11 @@ def all_options(spec: ModelSpec, implied: Mapping[str, Any], chosen: Mapping[str
 
 
 def _check_build(spec: ModelSpec, options: Mapping[str, Any]) -> None:
+    size = spec.preprocessing.input_size
     try:
-        with torch.device("meta"):
-            spec.build(**options)
-    except RuntimeError as error:  # torch's error for a negative width
+        with torch.device("meta"), torch.inference_mode():  # shapes alone, without memory and arithmetic
+            spec.build(**options).eval()(torch.empty(1, 3, size, size))
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:  # torch's, for impossible widths
         raise ValueError(f"{spec.name} can't be built with {options}: {error}") from error
 
 

@@ -103,17 +103,18 @@ class Classifier:
             await self._unasked.wait()
         await self._batcher.remove(self.served)
 
-    def check(self, terms: Terms, count: int = 1) -> None:
-        """Raise what ``classify`` would raise now, without ``count`` images: Unavailable or Overloaded."""
-        self._batcher.check(self.served, terms, count)
+    def check(self, terms: Terms) -> None:
+        """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
+        self._batcher.check(self.served, terms)
 
     async def classify(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
         """Classify images together: all are admitted or none is, and what fails one fails all.
 
-        The deadline is in seconds on the event loop's clock. Raises InvalidImage, ImageTooLarge, UnsupportedType,
-        Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling is safe at any moment.
+        The deadline is in seconds on the event loop's clock. Raises InvalidParameter, InvalidImage, ImageTooLarge,
+        UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling is safe at any moment.
         """
         until = time.monotonic() + terms.deadline - asyncio.get_running_loop().time()
+        self._decoders.check([image for image in images if not isinstance(image, np.ndarray)])
         with ExitStack() as admitted:
             decodings = [
                 self._decoding(image, until, admitted, f"image {index}: " if len(images) > 1 else "")

@@ -46,7 +46,9 @@ class Question:
     terms: Terms
     _metrics: Metrics
     _patience: asyncio.Timeout | None = field(default=None, init=False)
-    _answered: float = field(default=math.nan, init=False)  # when the last answer came, on time.perf_counter
+    stages: dict[str, float] = field(default_factory=dict, init=False)  # the longest of any image, in seconds
+    _images: int = field(default=1, init=False)  # that one error is the answer to
+    _answered: float | None = field(default=None, init=False)  # when the answers came, on time.perf_counter
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
@@ -56,14 +58,16 @@ class Question:
         no memory is left.
         """
         statistics, start = self.classifier.statistics, time.perf_counter()
-        self._answered = start
         try:
             with self.classifier.asked(), _memory():
                 async with asyncio.timeout_at(self.terms.deadline) as self._patience:
                     self.classifier.check(self.terms)
                     yield
-            statistics.success.add(time.perf_counter() - start)
-            statistics.compute_output.add(time.perf_counter() - self._answered)
+            if self._answered is None:  # every image had an error of its own
+                statistics.fail.add(time.perf_counter() - start)
+            else:
+                statistics.success.add(time.perf_counter() - start)
+                statistics.compute_output.add(time.perf_counter() - self._answered)
         except ServiceError as error:
             self._failed(error, time.perf_counter() - start)
             raise
@@ -82,22 +86,28 @@ class Question:
 
     async def answer(self, image: Encoded) -> Answer:
         """Classify one encoded image. Raises what ``Classifier.classify`` raises."""
-        return (await self._answer([image], self.terms))[0]
+        return (await self.answer_whole([image]))[0]
 
     async def answer_whole(self, images: Sequence[Image]) -> list[Answer]:
         """Classify images together: all of them or none. Raises what ``Classifier.classify`` raises."""
-        return await self._answer(images, self.terms)
+        self._images = len(images)
+        answers = await self._answer(images, self.terms)
+        self._note(answers)
+        return answers
 
     async def _answer(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
         with _memory():
             answers = await self.classifier.classify(images, terms)
-        self._answered = time.perf_counter()
-        self.classifier.statistics.answered([answer.stages for answer in answers])
         self._metrics.images.labels(self.classifier.name, "ok").inc(len(answers))
         for answer in answers:
             for stage, seconds in answer.stages.items():
                 self._metrics.stage.labels(stage).observe(seconds)
         return answers
+
+    def _note(self, answers: Sequence[Answer]) -> None:
+        self._answered = time.perf_counter()
+        self.stages = {name: max(answer.stages[name] for answer in answers) for name in answers[0].stages}
+        self.classifier.statistics.answered(len(answers), self.stages)
 
     async def answers(self, images: Sequence[Encoded]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place.
@@ -116,19 +126,22 @@ class Question:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(outcome(image)) for image in images]
-        return [task.result() for task in tasks]
+        outcomes = [task.result() for task in tasks]
+        if good := [outcome for outcome in outcomes if isinstance(outcome, Answer)]:
+            self._note(good)
+        return outcomes
 
     def _failed(self, error: ServiceError, seconds: float) -> None:
-        self.count(error)
+        self.count(error, self._images)
         if not isinstance(error, Overloaded):
             self.classifier.statistics.fail.add(seconds)
 
-    def count(self, error: ServiceError) -> None:
-        """Count an image that got ``error`` for an answer."""
+    def count(self, error: ServiceError, images: int = 1) -> None:
+        """Count the images that got ``error`` for an answer."""
         model, reason = self.classifier.name, type(error).__name__
-        self._metrics.images.labels(model, reason).inc()
+        self._metrics.images.labels(model, reason).inc(images)
         if isinstance(error, Overloaded):
-            self._metrics.shed.labels(model, reason).inc()
+            self._metrics.shed.labels(model, reason).inc(images)
         elif isinstance(error, DeadlineExceeded):
             self._metrics.expired.labels(model).inc()
 

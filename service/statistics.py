@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -45,16 +45,13 @@ class Statistics:
     last_ms: int = 0  # when an image was last answered, in milliseconds since 1970
     batches: defaultdict[int, Batches] = field(default_factory=lambda: defaultdict(Batches))
 
-    def answered(self, stages: Sequence[Mapping[str, float]]) -> None:
-        """Count a request whose images were answered, by the seconds that each image spent in each stage."""
-        self.images += len(stages)
+    def answered(self, images: int, stages: Mapping[str, float]) -> None:
+        """Count a request whose ``images`` were answered, by the seconds that it spent in each stage."""
+        self.images += images
         self.last_ms = time.time_ns() // 1_000_000
-        for name, duration in (
-            ("decode", self.compute_input),
-            ("queue", self.queue),
-            ("infer", self.compute_infer),
-        ):
-            duration.add(max(image[name] for image in stages))
+        self.compute_input.add(stages["decode"])
+        self.queue.add(stages["queue"])
+        self.compute_infer.add(stages["infer"])
 
     def ran(self, images: int, decode_s: float, infer_s: float) -> None:
         """Count a batch that was answered."""

@@ -5,6 +5,7 @@ follow the JSON.
 """
 
 import asyncio
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,7 @@ from service.errors import InvalidParameter, ServiceError, Unavailable, Unsuppor
 from service.http.body import Body
 from service.http.coding import compressed
 from service.http.disconnect import ends_with_client
+from service.http.problems import without_folders
 from service.open_inference import descriptions, json_head
 from service.open_inference.infer import InferRequest, bare_request
 from service.predict import Question
@@ -22,8 +24,8 @@ from service.runtime import Runtime
 # The protocol has a description of its own, so ours leaves it out.
 router = APIRouter(prefix="/v2", include_in_schema=False)
 
+_VERSION = re.compile("0*[1-9][0-9]{0,17}", re.ASCII)
 _HEAD_BYTES = "Inference-Header-Content-Length"
-_LONG_JSON = 100_000  # bytes; parsing more would hold the event loop for milliseconds
 
 
 def _runtime(request: Request) -> Runtime:
@@ -32,11 +34,9 @@ def _runtime(request: Request) -> Runtime:
 
 
 def _number(version: str | None) -> int | None:
-    if version is None:
-        return None
-    if not version.isascii() or not version.isdigit() or int(version[:9]) == 0:
+    if version is not None and not _VERSION.fullmatch(version):
         raise InvalidParameter(f"a version is a positive whole number, not {version!r:.50}")
-    return int(version[:9])
+    return None if version is None else int(version)
 
 
 @router.get("")
@@ -98,7 +98,7 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
     except ServiceError as error:
         reason = str(error)
     if reason is not None:  # Triton has this status for an unknown model, too
-        return JSONResponse({"error": f"Model version not ready: {reason}"}, 400)
+        return JSONResponse({"error": f"Model version not ready: {without_folders(reason)}"}, 400)
     return JSONResponse({"name": model, "ready": True})
 
 
@@ -122,15 +122,17 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         with Body(request, runtime.settings, runtime.body_bytes) as body:
             content = memoryview(await body.whole())
             trace.finished("read")
-            asked = await _read(request, content, question)
+            asked = _read(request, content, question)
             timeout_ms, priority = asked.terms()
             question.on(*runtime.predict.terms(asked_at, timeout_ms, max(priority, trace.best_priority)))
+            wanted = asked.wanted()
             async with ends_with_client(request.receive):
-                given = await asked.answer(question, descriptions.most_images(runtime.settings))
-            return _response(request, *json_head.write(question.classifier, asked.id, [(given, asked.wanted())]))
+                given = await asked.answer(question, wanted, descriptions.most_images(runtime.settings))
+            trace.stages |= question.stages
+            return _response(request, *json_head.write(question.classifier, asked.id, [(given, wanted)]))
 
 
-async def _read(request: Request, content: memoryview, question: Question) -> InferRequest:
+def _read(request: Request, content: memoryview, question: Question) -> InferRequest:
     given = request.headers.get(_HEAD_BYTES)
     if given is not None and not (given.isascii() and given.isdigit()):
         raise InvalidParameter(f"{_HEAD_BYTES} is {given!r:.50}: it must be a whole number of bytes")
@@ -138,8 +140,6 @@ async def _read(request: Request, content: memoryview, question: Question) -> In
     if head_bytes == 0 or not content:
         size = question.classifier.manifest.input
         return bare_request(content, size.height, size.width)
-    if (head_bytes or len(content)) > _LONG_JSON:
-        return await asyncio.to_thread(json_head.read, content, head_bytes)
     return json_head.read(content, head_bytes)
 
 
@@ -159,7 +159,11 @@ async def index(request: Request) -> list[dict[str, str]]:
     with Body(request, runtime.settings, runtime.body_bytes) as body:
         only_ready = json_head.read_parameters(await body.whole()).get("ready") is True
     listed = descriptions.repository_index(runtime.registry)
-    return [entry for entry in listed if entry["state"] == "READY" or not only_ready]
+    return [
+        entry | {"reason": without_folders(entry["reason"])}
+        for entry in listed
+        if entry["state"] == "READY" or not only_ready
+    ]
 
 
 @router.get("/systemsharedmemory/status")

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.errors import DeadlineExceeded, InvalidImage, QueueFull, ServiceError, Unavailable
+from service.errors import DeadlineExceeded, InvalidImage, InvalidParameter, QueueFull, ServiceError, Unavailable
 from service.inference.decoder_process import FAULTS, How
 from service.inference.picture_cost import Encoded, is_ordinary
 from service.settings import ModelSettings
@@ -51,6 +51,14 @@ class Decoders(Collector):
         """Start the processes, which take a moment. Without this, each starts when it is first needed."""
         self.ordinary.start()
         self.unusual.start()
+
+    def check(self, pictures: Sequence[Encoded]) -> None:
+        """Raise InvalidParameter for more unusual pictures than are ever admitted together."""
+        if len(pictures) <= _MOST_UNUSUAL:
+            return
+        unusual = sum(not is_ordinary(data, self._settings.max_pixels) for data in pictures)
+        if unusual > _MOST_UNUSUAL:
+            raise InvalidParameter(f"{unusual} pictures of an unusual structure: send at most {_MOST_UNUSUAL} together")
 
     @contextmanager
     def admit(self, data: Encoded) -> Iterator["DecoderPool"]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from service.classifier import Classifier
 from service.errors import InvalidParameter
+from service.inference.formats import is_picture
 from service.open_inference.tensors import INPUT, OUTPUT, Given, Tensor, Wanted, given, images
 from service.predict import Question
 from service.scheduling.batch_queue import Priority
@@ -44,16 +45,16 @@ class InferRequest:
         refuse_shared_memory(parameters)
         return Wanted(_whole(parameters, "classification"), parameters.get("binary_data", binary) is True)
 
-    async def answer(self, question: Question, most: int) -> Given:
+    async def answer(self, question: Question, wanted: Wanted, most: int) -> Given:
         """Return the answer to all images, at most ``most``. Raises what ``Question.answer_whole`` raises."""
-        wanted, size = self.wanted(), question.classifier.manifest.input
+        size = question.classifier.manifest.input
         answers = await question.answer_whole(images(self.inputs, size.height, size.width, most))
         return given(np.stack([answer.probabilities for answer in answers]), wanted, question.classifier.labels)
 
 
 def bare_request(body: memoryview, height: int, width: int) -> InferRequest:
-    """Return the request whose body is its one input: pixels of one image if the size fits, else a picture's file."""
-    if len(body) == height * width * 3:
+    """Return the request whose body is its one input: a picture's file, or pixels of one image if the size fits."""
+    if len(body) == height * width * 3 and not is_picture(body[:64].tobytes()):
         tensor = Tensor(INPUT, "UINT8", [1, height, width, 3], body)
     else:
         tensor = Tensor(INPUT, "BYTES", [1], None, [bytes(body)])

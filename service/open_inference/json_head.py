@@ -13,6 +13,8 @@ from service.open_inference.infer import InferRequest, Parameter, described, ref
 from service.open_inference.tensors import Given, Tensor, Wanted
 
 _MAX_REASON = 500  # characters
+_MAX_SMALL = 10_000  # bytes
+_MAX_JSON = 2_500_000  # bytes: pixels of two images. Parsing takes 20 ms of the event loop for a million bytes
 
 
 class _Strict(BaseModel):
@@ -44,6 +46,8 @@ def read(body: memoryview, head_bytes: int | None) -> InferRequest:
     size = len(body) if head_bytes is None else head_bytes
     if size > len(body):
         raise InvalidParameter(f"Inference-Header-Content-Length is {size}, and the body has {len(body)} bytes")
+    if size > _MAX_JSON:
+        raise InvalidParameter(f"{size} bytes of JSON are more than {_MAX_JSON}: send images as binary tensors")
     try:
         head = _Head.model_validate_json(bytes(body[:size]))
     except ValidationError as error:
@@ -63,6 +67,8 @@ def read(body: memoryview, head_bytes: int | None) -> InferRequest:
 
 def read_parameters(body: bytes | bytearray) -> dict[str, Any]:
     """Return a small JSON object that may be missing. Raises InvalidParameter."""
+    if len(body) > _MAX_SMALL:
+        raise InvalidParameter(f"the body has {len(body)} bytes, and {_MAX_SMALL} are enough")
     try:
         found = from_json(bytes(body)) if body else {}
     except ValueError as error:

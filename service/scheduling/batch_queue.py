@@ -101,7 +101,8 @@ class BatchQueue:
             late = f"{len(self)} requests wait: the answer may come {late_by:.1f} s past its deadline"
             raise DeadlineUnmeetable(late, retry_after=wait)
         # Nothing drops a request without a deadline when it is late. So its whole batch counts.
-        needed = wait_s + self.cost.seconds(self.cost.next_size(self._ahead(terms.priority) + 1))
+        batch = self.cost.seconds(self.cost.next_size(self._ahead(terms.priority) + 1))
+        needed = wait_s + max(batch, self.cost.total(count))
         if wait and needed > terms.max_wait:  # an idle server takes even what it needs long for
             long = f"{len(self)} requests wait: the answer may come in {needed:.1f} s, and no deadline says that it may"
             raise QueueFull(long, retry_after=wait)

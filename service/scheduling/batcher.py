@@ -88,9 +88,9 @@ class Batcher:
         self.scheduler.remove(model)
         del self._served[model]
 
-    def check(self, served: Served, terms: Terms, count: int = 1) -> None:
+    def check(self, served: Served, terms: Terms) -> None:
         """Raise what ``classify`` would raise at once. This costs little, so it comes before a body is read."""
-        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time(), count)
+        self.scheduler.check(served.model, terms, asyncio.get_running_loop().time())
 
     async def classify(self, served: Served, decodings: Sequence[Decoding], terms: Terms) -> list[Answer]:
         """Decode images into rows, and wait for the batches that the images then join. One failure fails all of them.

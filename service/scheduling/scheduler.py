@@ -92,11 +92,11 @@ class Scheduler:
         del self._models[model]
         self._share.remove(model)
 
-    def check(self, model: Model, terms: Terms, now: float, count: int = 1) -> None:
+    def check(self, model: Model, terms: Terms, now: float) -> None:
         """Raise what ``admit`` would raise now. This costs little, so it comes before a body is read."""
         if model.breaker.reason is not None:
             raise Unavailable(model.breaker.reason)
-        model.queue.check(terms, now, self.wait(model, terms.priority, now), count)
+        model.queue.check(terms, now, self.wait(model, terms.priority, now))
 
     def admit(self, model: Model, terms: Terms, now: float, count: int = 1) -> tuple[list[Ticket], list[Ticket]]:
         """Give ``count`` places in the queue, all or none. Return the tickets, and those that are shed to make room.

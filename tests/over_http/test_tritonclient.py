@@ -66,14 +66,14 @@ def test_it_describes_the_server_and_the_model(client: triton.InferenceServerCli
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_pixels_are_named_in_order(client: triton.InferenceServerClient, labelled: Photos, binary: bool) -> None:
-    photos = labelled[:3]
+    photos = labelled[:2]
     found = client.infer("xception", [tensor(pixels(photos), "UINT8", binary=binary)], request_id="mine")
     probabilities = found.as_numpy("probabilities")
-    assert (probabilities.shape, found.get_response()["id"]) == ((3, 6), "mine")
+    assert (probabilities.shape, found.get_response()["id"]) == ((2, 6), "mine")
     assert probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-3)
     named = client.infer("xception", [tensor(pixels(photos), "UINT8")], outputs=classes(2, binary=binary))
     assert labels_of(named) == [label for _, label in photos]
-    assert named.as_numpy("probabilities").shape == (3, 2)
+    assert named.as_numpy("probabilities").shape == (2, 2)
 
 
 @pytest.mark.parametrize("column", [False, True])

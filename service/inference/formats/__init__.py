@@ -70,6 +70,11 @@ def format_of(data: bytes, formats: Sequence[str]) -> str:
     return name
 
 
+def is_picture(start: bytes) -> bool:
+    """Tell whether a file that begins with ``start`` has a format that is read."""
+    return any(_SIGNATURES[name].match(start) for name in _READ)
+
+
 def bare(data: bytes, name: str) -> Stored:
     """Return the picture in a file of format ``name`` without metadata."""
     return _BARE[name](data)
