@@ -98,7 +98,8 @@ def _export(args: argparse.Namespace) -> int:
     for precision, agreement in exported.agreements.items():
         print(
             f"{precision}: {agreement.top1:.1%} of {agreement.images} answers as {agreement.reference}'s, no logit off "
-            f"by more than {agreement.logits:.0e} of the logits' spread"
+            f"by more than {agreement.logits:.0e} of the logits' spread, probabilities by "
+            f"{agreement.mean_abs_probability:.4f} in the mean"
         )
     if exported.right is not None:
         print(f"named {exported.right} of {len(photos)} photos right")

@@ -53,7 +53,8 @@ def read(body: memoryview, head_bytes: int | None) -> InferRequest:
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
         reasons = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the JSON'}: {one['msg']}" for one in wrong)
-        raise InvalidParameter(reasons[:_MAX_REASON]) from None
+        alone = "" if head_bytes else "; a picture alone needs the header Inference-Header-Content-Length: 0"
+        raise InvalidParameter(reasons[:_MAX_REASON] + alone) from None
     rest, inputs = body[size:], list[Tensor]()
     for one in head.inputs:
         refuse_shared_memory(one.parameters)
