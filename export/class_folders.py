@@ -32,8 +32,8 @@ def read_class_folders(folder: Path) -> ClassFolders:
     folders = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
     if empty := sorted(folders - by_class.keys()):
         raise ValueError(f"there is no photo in {folder / empty[0]}; each class needs one")
-    if len(by_class) < 2:
-        raise ValueError(f"{folder} must have a folder for each of at least 2 classes, not {len(by_class)}")
     in_turn = [name for names in itertools.zip_longest(*by_class.values()) for name in names if name is not None]
     photos = [(name.as_posix(), read_photo(folder / name), name.parts[0]) for name in in_turn[:MOST_PHOTOS]]
+    if len(by_class) < 2:
+        raise ValueError(f"{folder} must have a folder for each of at least 2 classes, not {len(by_class)}")
     return ClassFolders(tuple(by_class), photos)
