@@ -64,7 +64,7 @@ bench: .venv/export $(manifests) $(photos) ## measure models and service (10 min
 	$(bin)/python -m bench limits
 	$(bin)/python -m bench service
 
-family: .venv/export ## export every network and measure them beside Xception (15 minutes)
+family: .venv/export ## export every network and measure them beside Xception (8 minutes)
 	for network in inception_v1 inception_v2 inception_v4 inception_resnet_v1 inception_resnet_v2 se_inception_v2; do \
 		$(bin)/python -m export $$network --weights untrained --if-missing --out $(family) || exit 1; \
 	done

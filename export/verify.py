@@ -58,10 +58,11 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class GoldenSample:
-    """A small JPEG, and the reference's most probable classes as (index, probability)."""
+    """A small JPEG, the reference's most probable classes as (index, probability), and the true label if known."""
 
     jpeg: bytes
     top_k: list[tuple[int, float]]
+    label: str | None
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -139,7 +140,7 @@ def check_answers(
     if not (agreement.top1 >= LEAST_TOP1 and agreement.mean_abs_probability <= LARGEST_MEAN_PROBABILITY):
         raise VerificationError(
             f"of {len(crops)} crops {agreement.top1:.1%} have the same most probable class as in float32, and its "
-            f"probability differs by {agreement.mean_abs_probability:.3f} in the mean; {LEAST_TOP1:.0%} and "
+            f"probability differs by {agreement.mean_abs_probability:.4f} in the mean; {LEAST_TOP1:.0%} and "
             f"{LARGEST_MEAN_PROBABILITY} are demanded"
         )
     return agreement
@@ -190,7 +191,8 @@ def golden_samples(
     photo that the network misnames is no sample. ``logits`` are the reference's for the photos. The expected answers
     are the reference's for the small JPEGs. Raises VerificationError as ``named_right`` does.
     """
-    right = named_right(loaded, photos, logits) or [True] * len(photos)
+    taught = named_right(loaded, photos, logits)
+    right = taught or [True] * len(photos)
     ranked = np.sort(logits, axis=1)
     surest_first = [i for i in np.argsort(ranked[:, -2] - ranked[:, -1], kind="stable") if right[i]]
     surest_by_label = {photos[i].label: photos[i] for i in reversed(surest_first)}
@@ -199,14 +201,15 @@ def golden_samples(
     jpegs = [_small_jpeg(photo.data) for photo in chosen]
     pixels = preprocess_all(jpegs, loaded.preprocessing)
     samples = []
-    for jpeg, probabilities in zip(jpegs, _softmax(reference_logits(loaded, pixels)), strict=True):
+    for photo, jpeg, probabilities in zip(chosen, jpegs, _softmax(reference_logits(loaded, pixels)), strict=True):
         best = np.argsort(-probabilities, kind="stable")[:top_k]
-        samples.append(GoldenSample(jpeg, [(int(index), float(probabilities[index])) for index in best]))
+        answers = [(int(index), float(probabilities[index])) for index in best]
+        samples.append(GoldenSample(jpeg, answers, photo.label if taught else None))
     return samples
 
 
 def check_golden(session: onnxruntime.InferenceSession, loaded: LoadedModel, samples: Sequence[GoldenSample]) -> None:
-    """Raise VerificationError if ``session`` gives a sample another class than the reference."""
+    """Raise VerificationError if ``session`` gives a sample another class than the reference, or not its true label."""
     jpegs = [sample.jpeg for sample in samples]
     pixels = preprocess_all(jpegs, loaded.preprocessing)
     (probabilities,) = session.run(["probabilities"], {"images": pixels})
@@ -214,6 +217,8 @@ def check_golden(session: onnxruntime.InferenceSession, loaded: LoadedModel, sam
         found, expected = loaded.labels[index], loaded.labels[sample.top_k[0][0]]
         if found != expected:
             raise VerificationError(f"golden sample {number} is {found!r} to ONNX Runtime and {expected!r} to torch")
+        if sample.label is not None and found != sample.label:
+            raise VerificationError(f"golden sample {number} shows a {sample.label}, but the network says {found!r}")
 
 
 def _small_jpeg(photo: bytes) -> bytes:

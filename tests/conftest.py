@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,14 @@ def kitchenware_photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[P
 def model_repository() -> Path:
     """The repository that ``make export`` wrote: Xception with kitchenware weights, and Inception-v4."""
     return Path(os.environ.get("INFERCEPTION_MODEL_REPOSITORY", "model_repository"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread: torch's float64 depthwise convolution would wait for all threads at every channel."""
+    import torch  # most tests do without it, and importing it takes seconds
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

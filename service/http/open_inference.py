@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from service.errors import InvalidParameter, ServiceError, Unavailable, Unsupported
+from service.http.access import Trace
 from service.http.body import Body
 from service.http.coding import compressed
 from service.http.disconnect import ends_with_client
@@ -114,7 +115,8 @@ async def configuration(request: Request, model: str, version: str | None = None
 @router.post("/models/{model}/versions/{version}/infer")
 async def infer(request: Request, model: str, version: str | None = None) -> Response:
     """Classify the images of a request, all or none."""
-    runtime, trace = _runtime(request), request.state.trace  # a Trace
+    runtime: Runtime = request.app.state.runtime
+    trace: Trace = request.state.trace
     asked_at = asyncio.get_running_loop().time()
     question = runtime.predict.question(model, _number(version), None, trace.best_priority)
     trace.model = question.classifier.name
@@ -129,7 +131,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
             async with ends_with_client(request.receive):
                 given = await asked.answer(question, wanted, descriptions.most_images(runtime.settings))
             trace.stages |= question.stages
-            return _response(request, *json_head.write(question.classifier, asked.id, [(given, wanted)]))
+            return _response(request, *json_head.write(question.classifier, asked.id, given, binary=wanted.binary))
 
 
 def _read(request: Request, content: memoryview, question: Question) -> InferRequest:

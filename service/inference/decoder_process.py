@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -35,8 +36,9 @@ class How(NamedTuple):
 def main(socket: int, memory_mb: int, niceness: int) -> None:
     """Serve the socket with this descriptor until its other end is closed.
 
-    The seconds that a picture may take, the size of the square that is wanted and How come in, then the picture's
-    bytes. An empty message and uint8 ``[size, size, 3]`` go out, or the name of an error, a colon and what it says.
+    A picture's deadline on ``time.monotonic``, which all processes share, the size of the square that is wanted and How
+    come in, then the picture's bytes. An empty message and uint8 ``[size, size, 3]`` go out, or the name of an error, a
+    colon and what it says.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the server ends this one
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
@@ -45,11 +47,12 @@ def main(socket: int, memory_mb: int, niceness: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes on standard error what it thinks of a picture
     while True:
         try:
-            seconds, size, how = connection.recv()
+            deadline, size, how = connection.recv()
+            # SIGALRM ends the process. On a busy machine, the bytes of a large picture alone may take too long.
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, deadline - time.monotonic()))
             data = connection.recv_bytes()
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends the process
         pixels = np.empty((size, size, 3), np.uint8)
         try:
             decode(data, pixels, *how)

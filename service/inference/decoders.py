@@ -125,13 +125,12 @@ class DecoderPool:
         ``deadline`` is on ``time.monotonic``. Raises InvalidImage, ImageTooLarge or UnsupportedType, which are the
         picture's faults. Raises DeadlineExceeded, and Unavailable when the system ended the decoder.
         """
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
+        if deadline <= time.monotonic():
             raise DeadlineExceeded("the picture waited for a decoder until its deadline")
         decoder = self._idle.pop()
         self._moved = time.monotonic()
         try:
-            decoder.decode(data, how, seconds, out)
+            decoder.decode(data, how, deadline, out)
         finally:
             self._idle.append(decoder)
             self._moved = time.monotonic()
@@ -178,11 +177,11 @@ class _Decoder:
             )
         self._connection = Connection(ours.detach())
 
-    def decode(self, data: Encoded, how: How, seconds: float, out: NDArray[np.uint8]) -> None:
+    def decode(self, data: Encoded, how: How, deadline: float, out: NDArray[np.uint8]) -> None:
         try:
             if self._process is None and not self._closed:
                 self.start()
-            self._connection.send((seconds, len(out), how))
+            self._connection.send((deadline, len(out), how))
             self._connection.send_bytes(data)
             fault = self._connection.recv_bytes().decode()
             if not fault:

@@ -1,7 +1,6 @@
 """What the server says of itself, its models and its statistics, in the protocol's words."""
 
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from service.classifier import Classifier
@@ -10,6 +9,7 @@ from service.registry import Registry
 from service.settings import Settings
 from service.statistics import Duration
 
+VERSION = "0.1.0"  # of pyproject.toml, which the images do not hold
 EXTENSIONS = [
     "binary_tensor_data",
     "classification",
@@ -22,11 +22,7 @@ EXTENSIONS = [
 
 def server() -> dict[str, Any]:
     """Describe the server."""
-    try:
-        number = version("inferception")
-    except PackageNotFoundError:  # the application is run from its folder and not installed
-        number = "0"
-    return {"name": "inferception", "version": number, "extensions": EXTENSIONS}
+    return {"name": "inferception", "version": VERSION, "extensions": EXTENSIONS}
 
 
 def metadata(classifier: Classifier, versions: Iterable[int]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The JSON of a request to infer, and of its answer, with the binary tensors that follow either."""
 
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,7 +9,7 @@ from pydantic_core import from_json
 from service.classifier import Classifier
 from service.errors import InvalidParameter
 from service.open_inference.infer import InferRequest, Parameter, described, refuse_shared_memory
-from service.open_inference.tensors import Given, Tensor, Wanted
+from service.open_inference.tensors import Given, Tensor
 
 _MAX_REASON = 500  # characters
 _MAX_SMALL = 10_000  # bytes
@@ -92,23 +91,16 @@ def _raw(given: _Input, rest: memoryview) -> tuple[memoryview | None, memoryview
     return rest[:size], rest[size:]
 
 
-def write(classifier: Classifier, request_id: str, outputs: Sequence[tuple[Given, Wanted]]) -> tuple[bytes, int | None]:
-    """Return the body of an answer, and the bytes of its JSON if binary tensors follow."""
-    described_outputs, blobs = list[dict[str, Any]](), list[bytes]()
-    for given, wanted in outputs:
-        output: dict[str, Any] = {"name": given.name, "datatype": given.datatype, "shape": given.shape}
-        if wanted.binary:
-            blobs.append(given.raw())
-            output["parameters"] = {"binary_data_size": len(blobs[-1])}
-        else:
-            output["data"] = given.data()
-        described_outputs.append(output)
+def write(classifier: Classifier, request_id: str, given: Given, *, binary: bool) -> tuple[bytes, int | None]:
+    """Return the body of an answer, and the bytes of its JSON if a binary tensor follows."""
+    blob = given.raw() if binary else b""
+    content = {"parameters": {"binary_data_size": len(blob)}} if binary else {"data": given.data()}
     head = {
         **({"id": request_id} if request_id else {}),
         "model_name": classifier.name,
         "model_version": str(classifier.version),
         "parameters": described(classifier),
-        "outputs": described_outputs,
+        "outputs": [{"name": given.name, "datatype": given.datatype, "shape": given.shape, **content}],
     }
     text = json.dumps(head, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    return b"".join([text, *blobs]), len(text) if blobs else None
+    return text + blob, len(text) if binary else None

@@ -223,7 +223,7 @@ class Batcher:
         if error is None:
             self._metrics.predicted_seconds.labels(name).inc(run.seconds)
             self._metrics.batch_seconds.labels(name).inc(ended - started)
-            decode_s = sum(admission.decode_s for admission in admissions)
+            decode_s = sum(one.decode_s for one in admissions)
             self._served[run.model].statistics.ran(len(admissions), decode_s, ended - started)
         if run.model.breaker.reason is not None and run.model not in self._probes:
             self._give_up(run.model, given_up)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from export import pipeline
 from export.__main__ import main
 from export.arguments import parse
-from models import create_model, weights
+from models import NETWORKS, create_model, weights
 from models.spec import Preprocessing
 from models.weights import WeightsUnavailable
 
@@ -47,7 +47,7 @@ def test_without_fallback_missing_weights_are_an_error(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["vgg"], "unknown model 'vgg'; choose from "),
+        (["vgg"], f"unknown model 'vgg'; choose from {', '.join(NETWORKS)}"),
         (["vgg", "--weights", "untrained"], "unknown model 'vgg'"),
         (["xception", "--weights", "nowhere"], "no weights 'nowhere' for xception: choose imagenet, kitchenware"),
         (["xception", "--weights", "kitchenware", "--labels", "two.txt"], "2 labels for weights that tell 6 classes"),

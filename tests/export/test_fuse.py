@@ -1,78 +1,25 @@
 from __future__ import annotations
 
-import copy
 import itertools
 import operator
-from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from export.fuse import (
     fold_batch_norm,
     fold_normalisation,
-    fold_scale,
     fuse,
     move_pool_after_projection,
-    pad_channels,
-    subsample_before_projection,
     trace_layers,
 )
-from models import create_model
-from models.layers import ScaledResidual
 from models.spec import Preprocessing
 from models.weights import LoadedModel
+from tests.export.graphs import assert_same, count, layers, normalised, run
 
 IMAGENET_STATISTICS = Preprocessing(crop_pct=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-@pytest.fixture(scope="session", params=["trained_xception", "live_inception_v4"])
-def loaded(request: pytest.FixtureRequest) -> LoadedModel:
-    found: LoadedModel = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(scope="session")
-def pixels(squashed: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(squashed[[0, 2], ::2, ::2].copy())  # a plate and a knife, at half size for speed
-
-
-def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The networks' input in float64. ``export.photos.normalise`` makes the same in float32."""
-    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
-    return ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
-
-
-def run(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.inference_mode():
-        logits: Tensor = network(images)
-    return logits
-
-
-@pytest.fixture(scope="session")
-def expected(loaded: LoadedModel, pixels: Tensor) -> Tensor:
-    """The float64 logits of the network before any rewrite. They differ between the two images."""
-    logits = run(copy.deepcopy(loaded.model).double(), normalised(pixels, loaded.preprocessing))
-    assert (logits[0] - logits[1]).abs().max() > 1e-2
-    return logits
-
-
-def assert_same(found: Tensor, expected: Tensor) -> None:
-    """The largest difference is less than 1e-9 of the difference between the two images."""
-    assert found.dtype == torch.float64
-    assert (found - expected).abs().max() < 1e-9 * (expected[0] - expected[1]).abs().max()
-
-
-def count(graph: fx.GraphModule, kind: type[nn.Module]) -> int:
-    return sum(isinstance(graph.get_submodule(str(node.target)), kind) for node in layers(graph))
-
-
-def layers(graph: fx.GraphModule) -> list[fx.Node]:
-    return graph.graph.find_nodes(op="call_module")
 
 
 def test_fold_batch_norm(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:
@@ -111,54 +58,6 @@ def test_fold_batch_norm_into_a_linear_layer() -> None:
     fold_batch_norm(graph)
     assert [type(graph.get_submodule(str(node.target))) for node in layers(graph)] == [nn.Linear]
     assert_same(run(graph, images), expected)
-
-
-def products(graph: fx.GraphModule) -> int:
-    return len(graph.graph.find_nodes(op="call_function", target=operator.mul))
-
-
-def test_fold_scale_finds_every_scaled_residual() -> None:
-    with torch.device("meta"):
-        graph = trace_layers(create_model("inception_resnet_v1"))
-    assert products(graph) == 21
-    fold_scale(graph)
-    assert products(graph) == 0
-
-
-class _Scaled(nn.Module):
-    def __init__(self, layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.layer, self.scale = layer, scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale(self.layer(x))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_fold_scale(bias: bool) -> None:
-    graph = trace_layers(ScaledResidual(nn.Conv2d(3, 4, 1), projection=nn.Conv2d(4, 3, 1, bias=bias), scale=0.17))
-    images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    expected = run(graph, images)
-    fold_scale(graph)
-    assert products(graph) == 0
-    assert_same(run(graph, images), expected)
-
-
-@pytest.mark.parametrize(
-    ("layer", "scale"),
-    [
-        (nn.ReLU(), lambda y: y * 0.5),
-        (nn.Conv2d(3, 4, 1), lambda y: y * 0.5 + y),  # the unscaled output is read, too
-        (nn.Conv2d(3, 4, 1), lambda y: y * y),
-        (nn.Conv2d(3, 4, 1), lambda y: y * y.mean()),
-    ],
-    ids=["no convolution", "another reader", "square", "not a constant"],
-)
-def test_fold_scale_leaves_others(layer: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
-    graph = trace_layers(_Scaled(layer, scale))
-    before = graph.code
-    fold_scale(graph)
-    assert graph.code == before
 
 
 def test_fold_normalisation(loaded: LoadedModel, pixels: Tensor, expected: Tensor) -> None:
@@ -243,53 +142,3 @@ def test_fuse_applies_all_and_leaves_the_original_alone(trained_xception: Loaded
     assert logits.dtype == torch.float32
     assert (logits - expected).abs().max() < 1e-4 * (expected[0] - expected[1]).abs().max()
     assert all(torch.equal(value, state[key]) for key, value in trained_xception.model.state_dict().items())
-
-
-def test_pad_channels(trained_xception: LoadedModel, pixels: Tensor) -> None:
-    graph = trace_layers(trained_xception.model)
-    fold_batch_norm(graph)
-    images = normalised(pixels, trained_xception.preprocessing)
-    expected = run(graph, images)
-    pad_channels(graph, 16)
-    convs = [module for module in graph.modules() if isinstance(module, nn.Conv2d)]
-    assert {conv.out_channels for conv in convs} == {32, 64, 128, 256, 736, 1024, 1536, 2048}
-    assert all(conv.weight.shape[:2] == (conv.out_channels, conv.in_channels // conv.groups) for conv in convs)
-    assert_same(run(graph, images), expected)
-
-
-class _Branches(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(21, 16, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(torch.cat([self.left(x), self.right(x)], 1))
-        return y
-
-
-def test_pad_channels_leaves_others(live_inception_v4: LoadedModel) -> None:
-    """Channels that fill whole blocks, concatenated channels, and the classifier's channels stay as they are."""
-    for network in (live_inception_v4.model, _Branches(), nn.Sequential(nn.Conv2d(3, 5, 1))):
-        graph = trace_layers(network)
-        before = {name: tuple(weight.shape) for name, weight in graph.state_dict().items()}
-        pad_channels(graph, 16)
-        assert {name: tuple(weight.shape) for name, weight in graph.state_dict().items()} == before
-
-
-def test_subsample_before_projection(trained_xception: LoadedModel, pixels: Tensor) -> None:
-    graph = trace_layers(trained_xception.model)
-    images = normalised(pixels, trained_xception.preprocessing)
-    expected = run(graph, images)
-    subsample_before_projection(graph)
-    pools = [module for module in graph.modules() if isinstance(module, nn.MaxPool2d) and module.kernel_size == 1]
-    assert [pool.stride for pool in pools] == [(2, 2)] * 4
-    assert [module.stride for module in graph.modules() if isinstance(module, nn.Conv2d)].count((2, 2)) == 1
-    assert_same(run(graph, images), expected)
-
-
-@pytest.mark.parametrize("conv", [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, 2), nn.Conv2d(3, 4, 1, 2, padding=1)])
-def test_subsample_before_projection_leaves_others(conv: nn.Module) -> None:
-    graph = trace_layers(nn.Sequential(conv))
-    before = graph.code
-    subsample_before_projection(graph)
-    assert graph.code == before

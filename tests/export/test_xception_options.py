@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from export.photos import Photo, normalise, preprocess_all
 from export.trace import DEFORM_CONV_OPSET, OPSET, check_contract, trace
 from models.spec import Preprocessing
 from models.xception import Block
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = 40
 SQUASHED = Preprocessing(crop_pct=1.0, crop_mode="squash", input_size=SIZE)
@@ -45,15 +46,6 @@ class Small(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc(self.dropout(self.pool(self.block(self.conv(x))).flatten(1)))
         return out
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Use one thread: torch's float64 depthwise convolution would wait for all threads at every channel."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_padding_and_epsilon_change_what_xception_computes(live_xception: Loaded
 
 
 def test_wrong_names_are_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="unknown model 'vgg'; choose from "):
+    with pytest.raises(ValueError, match=f"unknown model 'vgg'; choose from {', '.join(NETWORKS)}"):
         create_model("vgg")
     with pytest.raises(ValueError, match="'torch' or 'tf_same', not 'valid'"):
         create_model("xception", padding="valid")

@@ -20,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import create_model
 from models.weights import _set_batch_norm_statistics, load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PhotoBatch = Callable[[int], Tensor]
 IDENTITIES = tuple(f"identity {i}" for i in range(10))
 
@@ -32,14 +34,6 @@ def facenet() -> Iterator[Callable[..., Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "facenet_pytorch", module_from_spec(spec))
         yield import_module("facenet_pytorch.models.inception_resnet_v1").InceptionResnetV1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,10 @@ from tests.models.measures import assert_same_live_logits, float64_logits, in_fl
 PhotoBatch = Callable[[int], Tensor]
 
 # On the torch backend, Keras' variables do not support NumPy 2's copy argument yet.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Use one thread: torch's float64 depthwise convolution would wait for all threads at every channel."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 
 def test_xception_equals_pytorchcv(live_xception: LoadedModel, images: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,21 +14,14 @@ from models import create_model
 from models.layers import Activation, SeparableConv2d
 from models.xception import Xception
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEPARABLES = [
     *[(64, 128), (128, 128), (128, 256), (256, 256), (256, 728), (728, 728)],
     *[(728, 728)] * 24,
     *[(728, 728), (728, 1024), (1024, 1536), (1536, 2048)],
 ]
 PUBLISHED = 22_855_952
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Use one thread: torch's float64 depthwise convolution would wait for all threads at every channel."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

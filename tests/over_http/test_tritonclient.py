@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.server import Server
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 Photos = list[tuple[bytes, str]]
 
 
@@ -54,7 +57,9 @@ def test_it_describes_the_server_and_the_model(client: triton.InferenceServerCli
     assert client.is_server_ready()
     assert client.is_model_ready("xception")
     assert not client.is_model_ready("nobody")
-    assert client.get_server_metadata()["name"] == "inferception"
+    described = client.get_server_metadata()
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    assert (described["name"], described["version"]) == (project["name"], project["version"])
     (found,) = client.get_model_metadata("xception", "1")["inputs"]
     assert found == {"name": "images", "datatype": "UINT8", "shape": [-1, 299, 299, 3]}
     configuration = client.get_model_config("xception")

@@ -157,6 +157,6 @@ def test_bombs(decoders: Decoders, photo: bytes, name: str) -> None:
         status = 413
     except DeadlineExceeded:
         status = 504
-    assert time.monotonic() - start < 10.0  # the decoder of unusual pictures has the lowest priority of a busy machine
+    assert time.monotonic() - start < 2.5
     assert status in statuses
     in_time(decoders, photo)
