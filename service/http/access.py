@@ -19,7 +19,12 @@ from service.scheduling.batch_queue import Priority
 
 log = logging.getLogger("inferception.access")
 
-PROBES = ("/health", "/metrics", "/v2/health")  # paths that are asked so often that their lines would hide all others
+PROBES = (
+    "/health",
+    "/live",
+    "/metrics",
+    "/v2/health",
+)  # paths that are asked so often that their lines would hide all others
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_GONE = 499  # nginx' number for a client that left before its answer
 

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
 from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
-from service.http import classify, open_inference, status
+from service.http import classify, open_inference, pages, status
 from service.http.access import PROBES, Access
 from service.http.auth import Door, read_keys
 from service.http.problems import (
@@ -57,6 +57,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
         description="Classifies images with the Inception family.",
         lifespan=lifespan,
         dependencies=dependencies,
+        docs_url=None,  # FastAPI's own page needs a CDN
         redoc_url=None,
         redirect_slashes=False,
         responses={200: {"headers": described_headers()}, **described},
@@ -66,6 +67,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     app.include_router(classify.router)
     app.include_router(status.router)
     app.include_router(open_inference.router)
+    app.include_router(pages.router)
     if keys:
         app.add_middleware(Door, keys=keys)
     app.add_middleware(Access, runtime=runtime)

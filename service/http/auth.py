@@ -1,10 +1,11 @@
 """API keys: who may ask, how often, and with which priority.
 
-This is middleware and no dependency, because FastAPI serves its documentation without dependencies.
+This is middleware and no dependency, because FastAPI serves its description without dependencies.
 """
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 import tomllib
@@ -25,8 +26,9 @@ from service.http.access import Trace
 from service.http.problems import headers_of, path_of, problem_of, problem_response
 from service.scheduling.batch_queue import Priority
 
-_OPEN = ("/health/", "/v2/health/")  # load balancers have no key
-_ADMIN = ("/metrics", "/docs", "/openapi.json")
+# Load balancers have no key. A browser can send one only once a page has asked for it.
+_OPEN = re.compile(r"/|/docs|/page/.*|/health/.*|/v2/health/.*")
+_ADMIN = ("/metrics", "/live", "/openapi.json")
 KEY_NAME = "[A-Za-z0-9_-]+"  # has no need of quotes in TOML, a log line or a metric
 
 
@@ -84,7 +86,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         path = path_of(scope)
-        if scope["type"] == "http" and not path.startswith(_OPEN):
+        if scope["type"] == "http" and not _OPEN.fullmatch(path):
             trace: Trace = scope["state"]["trace"]
             try:
                 trace.key = self._name(Headers(scope=scope))

@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 from service.classifier import Classifier
 from service.errors import ServiceError
 from service.http.problems import Problem, problem_of, without_folders
-from service.inference.manifest import Prediction
+from service.inference.image import Preprocessing
+from service.inference.manifest import Agreement, Input, Prediction
 from service.scheduling.admission import Answer
 
 
@@ -53,6 +54,13 @@ class Results(TypedDict):
     results: list[FileResult | FileError]
 
 
+class VariantInfo(TypedDict):
+    """A file of the version, and how far its answers were from the reference's when it was exported."""
+
+    precision: str
+    agreement: Agreement
+
+
 class ModelInfo(BaseModel):
     """A model as it is served, or why it is not."""
 
@@ -69,12 +77,32 @@ class ModelInfo(BaseModel):
     labels: int | None = Field(default=None, description="number of classes")
     weights: str | None = None
     batch_ms: dict[int, float] | None = Field(default=None, description="milliseconds by batch size, at warm-up")
+    input: Input | None = None
+    preprocessing: Preprocessing | None = None
+    variants: list[VariantInfo] | None = None
+    golden: list[Prediction] | None = Field(
+        default=None, description="the most probable class of each golden sample, as the export recorded it"
+    )
 
 
 class Models(BaseModel):
     """All models in the repository."""
 
     models: list[ModelInfo]
+
+
+class Figure(TypedDict):
+    """One figure at ``/metrics``."""
+
+    labels: dict[str, str]
+    value: float
+
+
+class Live(TypedDict):
+    """Figures of now, to be compared with those of a moment later."""
+
+    time_s: Annotated[float, Field(description="seconds, on a clock of the server's own")]
+    figures: Annotated[dict[str, list[Figure]], Field(description="by the name that the figure has at /metrics")]
 
 
 class Health(BaseModel):
@@ -129,6 +157,10 @@ def model_info(classifier: Classifier) -> ModelInfo:
         labels=len(classifier.labels),
         weights=manifest.weights.source,
         batch_ms={size: _milliseconds(seconds) for size, seconds in sorted(classifier.batch_s.items())},
+        input=manifest.input,
+        preprocessing=manifest.preprocessing,
+        variants=[VariantInfo(precision=one.precision, agreement=one.agreement) for one in manifest.variants],
+        golden=[sample.top_k[0] for sample in manifest.golden],
     )
 
 

@@ -1,19 +1,26 @@
 """The endpoints that tell of the server: its models, its health, its metrics. None of them changes anything."""
 
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 
 from service.errors import Unavailable
+from service.http.files import Files
 from service.http.problems import described_problems, without_folders
-from service.http.schemas import Health, ModelInfo, Models, model_info
+from service.http.schemas import Figure, Health, Live, ModelInfo, Models, model_info
 from service.runtime import Runtime
 
 router = APIRouter()
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+_LIVE = {f"inferception_{name}" for name in ("images", "shed", "batch_size", "stage_seconds", "queue_depth")} | {
+    "process_resident_memory_bytes"
+}
 
 
 def _get(path: str, *problems: int, **options: Any) -> Callable[[Endpoint], Endpoint]:
@@ -48,6 +55,32 @@ async def models(request: Request) -> Models:
 async def model(name: str, request: Request) -> ModelInfo:
     """Describe the version of the model that is served by default."""
     return model_info(_runtime(request).registry.find(name))
+
+
+@_get("/models/{name}/golden/{number}", 404, 422, 503, response_class=FileResponse)
+async def golden(
+    request: Request,
+    name: str,
+    number: Annotated[int, Path(ge=0, description="of the sample, from 0")],
+    version: Annotated[int | None, Query(ge=1, description="the highest if left out")] = None,
+) -> Response:
+    """Return the picture of a golden sample."""
+    classifier = _runtime(request).registry.find(name, version)
+    samples = classifier.manifest.golden
+    if number >= len(samples):
+        raise HTTPException(404, f"{classifier!r} has {len(samples)} golden samples, and their numbers begin at 0")
+    pictures = Files(directory=classifier.folder, check_dir=False, follow_symlink=True)
+    return await pictures.get_response(samples[number].file, request.scope)
+
+
+@_get("/live", response_model=Live)
+async def figures(request: Request) -> Response:
+    """Return the figures of which the page at `/` draws plots: some of those at `/metrics`, as JSON."""
+    families = _runtime(request).metrics.registry.collect()
+    by_name: dict[str, list[Figure]] = {}
+    for sample in (sample for family in families if family.name in _LIVE for sample in family.samples):
+        by_name.setdefault(sample.name, []).append({"labels": sample.labels, "value": sample.value})
+    return JSONResponse(Live(time_s=time.monotonic(), figures=by_name))
 
 
 @_get("/health/live")

@@ -58,7 +58,9 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.mark.parametrize("path", ["/models", "/models/xception", "/metrics", "/docs", "/openapi.json", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/models", "/models/xception/golden/0", "/metrics", "/live", "/openapi.json", "/nothing", "/docs/x"]
+)
 @pytest.mark.parametrize(
     "headers", [{}, bearer("wrong"), {"X-API-Key": ""}, {"X-API-Key": "é"}, {"Authorization": "Basic eDp5"}]
 )
@@ -99,9 +101,15 @@ def test_health_needs_no_key(server: Server) -> None:
         assert client.get("/health/../metrics").status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/index.js", "/page/swagger/swagger-ui.css"])
+def test_the_pages_need_no_key_since_they_ask_for_it(server: Server, path: str) -> None:
+    with server.client() as client:
+        assert client.get(path).status_code == 200
+
+
 def test_the_rest_is_the_administrators(server: Server) -> None:
     with server.client() as client:
-        for path in ("/metrics", "/docs", "/openapi.json"):
+        for path in ("/metrics", "/live", "/openapi.json"):
             refused = client.get(path, headers=bearer(APP))
             assert refused.status_code == 403
             assert "administrator" in refused.json()["detail"]

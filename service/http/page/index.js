@@ -1,0 +1,36 @@
+// Starts the page.
+
+import "./intake.js";
+import "./copies.js";
+import { ask } from "./ask.js";
+import { list } from "./catalogue.js";
+import { offer } from "./choice.js";
+import { watch } from "./live.js";
+
+const ready = document.querySelector("#ready");
+const LOOK_MS = 5000;
+
+/** Say whether the server is ready, and list the models again whenever that changes. */
+async function follow() {
+  const said = await ask("health/ready").then(
+    () => "ready",
+    (problem) => `not ready: ${problem.detail}`,
+  );
+  if (said === ready.textContent) return;
+  ready.textContent = said;
+  ready.className = said === "ready" ? "good" : "bad";
+  await show().catch((problem) => {
+    document.querySelector("#catalogue").textContent = problem.message;
+  });
+}
+
+async function show() {
+  const { models } = await (await ask("models")).json();
+  offer(models);
+  list(models);
+}
+
+follow();
+setInterval(() => document.hidden || follow(), LOOK_MS);
+document.addEventListener("visibilitychange", () => document.hidden || follow());
+watch();

@@ -1,0 +1,103 @@
+// The live panel: looks at the server's counters once a second, and draws the last minutes.
+
+import { ask } from "./ask.js";
+import { element } from "./element.js";
+import { grown, quantile, rate, total, valuesOf } from "./figures.js";
+import { sparkline } from "./plots.js";
+
+const LOOKS = 180; // that are kept, one a second
+const SPAN = 5; // looks that a rate is taken over
+const STAGES = ["read", "decode", "queue", "infer", "total"];
+const looks = [];
+const series = new Map(); // values by the name of the plot
+
+/** Look once a second while somebody sees the page, until the server refuses. */
+export async function watch() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        look(await (await ask("live")).json());
+      } catch (problem) {
+        refuse(problem);
+        return;
+      }
+    }
+    await new Promise((pass) => setTimeout(pass, 1000));
+  }
+}
+
+function refuse(problem) {
+  const shown = document.querySelector("#live-problem");
+  const why = problem.status === 403 ? "The live panel needs the key of an administrator." : problem.message;
+  Object.assign(shown, { textContent: why, hidden: false });
+}
+
+function look(now) {
+  looks.push(now);
+  if (looks.length > LOOKS) looks.shift();
+  const before = looks.at(-1 - SPAN) ?? looks[0];
+  if (before === now) return;
+  document.querySelector("#panel").replaceChildren(...tiles(before, now));
+  document.querySelector("#stages").replaceChildren(stages(before, now));
+  document.querySelector("#stages").hidden = false;
+}
+
+function tiles(before, now) {
+  const batches = grown(before, now, "inferception_batch_size_count");
+  const mean = batches ? grown(before, now, "inferception_batch_size_sum") / batches : null;
+  const refused = valuesOf(now, "inferception_shed_total", "reason").map((reason) => [
+    reason,
+    rate(before, now, "inferception_shed_total", { reason }),
+  ]);
+  const reasons = refused.filter(([, some]) => some).map(([reason, some]) => `${reason} ${some.toFixed(1)}`);
+  return [
+    tile("Images a second", rate(before, now, "inferception_images_total", { outcome: "ok" }), 1),
+    tile("Mean batch", mean, 1),
+    tile("Waiting images", total(now, "inferception_queue_depth"), 0),
+    tile("Refusals a second", rate(before, now, "inferception_shed_total"), 1, reasons.join(", ")),
+    tile("Memory of the server, MB", total(now, "process_resident_memory_bytes") / 1e6, 0),
+  ];
+}
+
+function tile(title, value, digits, note = "") {
+  const number = element("strong", { text: value === null ? "–" : value.toFixed(digits), className: "number" });
+  return element(
+    "div",
+    { className: "tile" },
+    element("span", { text: title }),
+    number,
+    plot(title, value),
+    element("small", { text: note }),
+  );
+}
+
+function plot(name, value) {
+  const values = series.get(name) ?? [];
+  values.push(value);
+  if (values.length > LOOKS) values.shift();
+  series.set(name, values);
+  return sparkline(values, LOOKS);
+}
+
+function stages(before, now) {
+  const head = ["Stage", "p50, ms", "p99, ms", "p99, last 3 minutes"].map((text) =>
+    element("th", { text, scope: "col" }),
+  );
+  const rows = STAGES.map((stage) => {
+    const [half, most] = [0.5, 0.99].map((share) => quantile(before, now, stage, share));
+    const cells = [half, most].map((seconds) =>
+      element("td", { text: seconds === null ? "–" : (1e3 * seconds).toFixed(0), className: "number" }),
+    );
+    return element(
+      "tr",
+      {},
+      element("th", { text: stage, scope: "row" }),
+      ...cells,
+      element("td", {}, plot(`p99 of ${stage}`, most)),
+    );
+  });
+  const caption = element("caption", {
+    text: `The last ${SPAN} seconds: half of the images took no longer than p50, and 99 % no longer than p99. total has refused requests, too.`,
+  });
+  return element("table", {}, caption, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+}
