@@ -13,8 +13,12 @@ pip := $(bin)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 photos := .cache/photos
 family := .cache/family
 manifests := $(INFERCEPTION_MODEL_REPOSITORY)/xception/1/manifest.json $(INFERCEPTION_MODEL_REPOSITORY)/inception_v4/1/manifest.json
-# Tests of the configuration run these programs. Where the machine lacks them, the tests take Debian's.
-programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy)),,.venv/debian)
+# Tests of the configuration and of the page run these programs. Where the machine lacks them, the tests take Debian's.
+debian := .venv/debian
+programs := $(if $(and $(shell command -v promtool),$(shell command -v haproxy),$(shell command -v chromium)),,$(debian)/usr/bin/chromium)
+# Biome checks the page's files. The version is part of the folder's name, so that another version is installed anew.
+biome_version := 2.6.8
+biome := .venv/biome-$(biome_version)/node_modules/.bin/biome
 
 # Docker builds where it answers, else podman. Podman's own image format has no health checks, hence BUILDAH_FORMAT.
 ENGINE = $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
@@ -25,7 +29,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock sbom images test-container clean
+.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke screenshots lock sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,9 +56,10 @@ test-gpu: .venv/gpu .cache/gpu/xception/1/manifest.json ## run the tests that ne
 test-gpu-wheel: .venv/gpu $(manifests) ## test ONNX Runtime for CUDA on a machine without a GPU
 	$(bin)/python -m pytest -m gpu_wheel
 
-lint: .venv/dev ## check style, types and import rules
+lint: .venv/dev $(biome) ## check style, types and import rules
 	$(bin)/ruff check
 	$(bin)/ruff format --check
+	$(biome) ci service/http/page
 	$(bin)/hadolint docker/Dockerfile
 	$(bin)/mypy
 	$(bin)/lint-imports
@@ -81,6 +86,9 @@ locust: .venv/dev $(photos) ## open Locust's page on http://127.0.0.1:8089, for 
 
 locust-smoke: .venv/dev $(manifests) ## run Locust for ten seconds against a server of its own
 	$(bin)/python -m pytest tests/bench/test_locust.py -k smoke
+
+screenshots: .venv/dev $(manifests) $(programs) ## take the pictures of the page in docs/page
+	$(bin)/python -m tests.page.screenshots
 
 compile := ../$(bin)/uv pip compile --universal --generate-hashes --python-version 3.11 \
 	--no-header --no-emit-index-url --upgrade --quiet
@@ -142,15 +150,19 @@ $(photos): | .venv/export
 	$(bin)/python -m export.photos $@
 
 # The packages are unpacked and not installed. With package lists of its own, apt needs no root for that.
-.venv/debian: apt = apt-get -qq -o Dir::State=$(abspath $@.part/apt) -o Dir::State::status=/var/lib/dpkg/status \
-	-o Dir::Cache=$(abspath $@.part/apt) -o APT::Sandbox::User= -o Debug::NoLocking=1
-.venv/debian: | .venv/dev
-	@echo "== Unpacking Prometheus and HAProxy from Debian's packages"
-	rm -rf $@.part && mkdir -p $@.part/apt/lists/partial $@.part/apt/archives/partial
+part := $(debian).part
+apt = apt-get -qq -o Dir::State=$(abspath $(part)/apt) -o Dir::State::status=/var/lib/dpkg/status \
+	-o Dir::Cache=$(abspath $(part)/apt) -o APT::Sandbox::User= -o Debug::NoLocking=1
+$(debian)/usr/bin/chromium: | .venv/dev
+	@echo "== Unpacking Prometheus, HAProxy and Chromium from Debian's packages"
+	rm -rf $(part) && mkdir -p $(part)/apt/lists/partial $(part)/apt/archives/partial
 	$(apt) update
-	$(apt) install --download-only --reinstall --yes --no-install-recommends prometheus haproxy
-	for package in $@.part/apt/archives/*.deb; do dpkg -x $$package $@.part; done
-	rm -r $@.part/apt && mv $@.part $@
+	$(apt) install --download-only --reinstall --yes --no-install-recommends prometheus haproxy chromium
+	for package in $(part)/apt/archives/*.deb; do dpkg -x $$package $(part); done
+	rm -r $(part)/apt && rm -rf $(debian) && mv $(part) $(debian)
+
+$(biome): | .venv/dev
+	$(bin)/npm install --silent --no-save --prefix .venv/biome-$(biome_version) @biomejs/biome@$(biome_version)
 
 # The export needs PyTorch, and serving does not. So .venv/export is an order-only prerequisite.
 $(manifests) &: | .venv/export

@@ -11,14 +11,16 @@ UNPACKED = Path(".venv/debian").absolute()
 
 
 def program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path=f"{UNPACKED}/usr/bin:{UNPACKED}/usr/sbin")
-    assert found, f"there is no {name}: make .venv/debian"
+    folders = ("lib/chromium", "bin", "sbin")  # in bin, Chromium is a script that knows no other place
+    found = shutil.which(name) or shutil.which(name, path=":".join(f"{UNPACKED}/usr/{folder}" for folder in folders))
+    assert found, f"there is no {name}: make .venv/debian/usr/bin/chromium"
     return found
 
 
 def libraries() -> dict[str, str]:
     """The environment in which an unpacked program finds its libraries."""
-    return os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, UNPACKED.glob("usr/lib/*-linux-gnu")))}
+    folders = [*UNPACKED.glob("usr/lib/*-linux-gnu"), *UNPACKED.glob("usr/lib/*-linux-gnu/pulseaudio")]
+    return os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ import { element } from "./element.js";
 import { bars } from "./plots.js";
 import { untrained } from "./result.js";
 import { sample } from "./sample.js";
+import { table } from "./table.js";
 
 /** Show all versions in place of those shown before. */
 export function list(models) {
@@ -52,25 +53,14 @@ function speed({ batch_ms: times }) {
 }
 
 function agreement({ variants }) {
-  const head = ["Precision", "Compared with", "On", "Same best class", "Mean difference"].map((text) =>
-    element("th", { text, scope: "col" }),
-  );
-  const rows = variants.map(({ precision, agreement: found }) => {
-    const cells = [
-      found.reference,
-      `${found.images} images`,
-      `${(100 * found.top1).toFixed(1)} %`,
-      found.mean_abs_probability.toPrecision(2),
-    ];
-    return element(
-      "tr",
-      {},
-      element("th", { text: precision, scope: "row" }),
-      ...cells.map((text) => element("td", { text })),
-    );
-  });
-  const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
-  return element("div", {}, element("h4", { text: "Exported files, and how their probabilities agree" }), table);
+  const rows = variants.map(({ precision, agreement: found }) => [
+    precision,
+    `${found.reference}, ${found.images} images`,
+    `${(100 * found.top1).toFixed(1)} %`,
+    found.mean_abs_probability.toPrecision(2),
+  ]);
+  const title = element("h4", { text: "Exported files, and how their probabilities agree" });
+  return element("div", {}, title, table(["Precision", "Compared with", "Same best class", "Mean difference"], rows));
 }
 
 function samples(model) {

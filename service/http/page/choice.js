@@ -6,9 +6,9 @@ const first = document.querySelector("#model");
 const second = document.querySelector("#other");
 let served = [];
 
-/** Let the reader choose among the models that are ready. Those with random weights come last. */
+/** Let the reader choose among the models that are ready. */
 export function offer(models) {
-  served = models.filter(({ ready }) => ready).sort((one, other) => other.trained - one.trained);
+  served = models.filter(({ ready }) => ready);
   fill(first, served.length ? [] : ["no model is ready"]);
   fill(second, ["no other model"]);
 }

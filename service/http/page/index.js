@@ -24,8 +24,10 @@ async function follow() {
   });
 }
 
+/** List the models. Those whose labels mean nothing come last. */
 async function show() {
   const { models } = await (await ask("models")).json();
+  models.sort((one, other) => other.trained - one.trained);
   offer(models);
   list(models);
 }

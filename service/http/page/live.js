@@ -4,8 +4,10 @@ import { ask } from "./ask.js";
 import { element } from "./element.js";
 import { grown, quantile, rate, total, valuesOf } from "./figures.js";
 import { sparkline } from "./plots.js";
+import { table } from "./table.js";
 
 const LOOKS = 180; // that are kept, one a second
+const LEAST = 60; // seconds that a plot is wide
 const SPAN = 5; // looks that a rate is taken over
 const STAGES = ["read", "decode", "queue", "infer", "total"];
 const looks = [];
@@ -55,7 +57,7 @@ function tiles(before, now) {
     tile("Mean batch", mean, 1),
     tile("Waiting images", total(now, "inferception_queue_depth"), 0),
     tile("Refusals a second", rate(before, now, "inferception_shed_total"), 1, reasons.join(", ")),
-    tile("Memory of the server, MB", total(now, "process_resident_memory_bytes") / 1e6, 0),
+    tile("Memory, MB", total(now, "process_resident_memory_bytes") / 1e6, 0),
   ];
 }
 
@@ -76,28 +78,16 @@ function plot(name, value) {
   values.push(value);
   if (values.length > LOOKS) values.shift();
   series.set(name, values);
-  return sparkline(values, LOOKS);
+  return sparkline(values, Math.max(LEAST, values.length));
 }
 
 function stages(before, now) {
-  const head = ["Stage", "p50, ms", "p99, ms", "p99, last 3 minutes"].map((text) =>
-    element("th", { text, scope: "col" }),
-  );
   const rows = STAGES.map((stage) => {
-    const [half, most] = [0.5, 0.99].map((share) => quantile(before, now, stage, share));
-    const cells = [half, most].map((seconds) =>
-      element("td", { text: seconds === null ? "–" : (1e3 * seconds).toFixed(0), className: "number" }),
-    );
-    return element(
-      "tr",
-      {},
-      element("th", { text: stage, scope: "row" }),
-      ...cells,
-      element("td", {}, plot(`p99 of ${stage}`, most)),
-    );
+    const shares = [0.5, 0.99].map((share) => quantile(before, now, stage, share));
+    const texts = shares.map((seconds) => (seconds === null ? "–" : (1e3 * seconds).toFixed(0)));
+    return [stage, ...texts, plot(`p99 of ${stage}`, shares[1])];
   });
-  const caption = element("caption", {
-    text: `The last ${SPAN} seconds: half of the images took no longer than p50, and 99 % no longer than p99. total has refused requests, too.`,
-  });
-  return element("table", {}, caption, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+  const within = "half of the images took no longer than p50, and 99 % no longer than p99";
+  const text = `The last ${SPAN} seconds: ${within}. Refused requests count in no stage but total.`;
+  return table(["Stage", "p50, ms", "p99, ms", "p99, last 3 minutes"], rows, element("caption", { text }));
 }

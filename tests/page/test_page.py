@@ -1,0 +1,79 @@
+"""The rest of the page: the live panel, the models, how the page looks and reads, and the API's page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.server import Server
+
+
+def test_the_live_panel_shows_batches_grow(page: Page) -> None:
+    expect(page.locator(".tile")).to_have_count(5)
+    assert float(page.locator(".tile", has_text="Memory").locator("strong").inner_text()) > 0
+    page.get_by_role("button", name="Send 100 copies").click()
+    page.wait_for_function(
+        """() => {
+            const shown = (title) => [...document.querySelectorAll(".tile")]
+                .filter((tile) => tile.textContent.startsWith(title))
+                .map((tile) => Number(tile.querySelector("strong").textContent))[0];
+            return shown("Images a second") > 0 && shown("Mean batch") > 1;
+        }"""
+    )
+    half, most, _ = page.get_by_role("row", name="infer").locator("td").all_inner_texts()
+    assert 0 < float(half) <= float(most)
+    expect(page.locator("#sent")).to_contain_text("100 of 100 images answered in batches of ")
+    assert page.locator(".tile", has_text="Images a second").locator("path").get_attribute("d")
+
+
+def test_a_golden_sample_is_shown_and_classified_again(page: Page) -> None:
+    again = page.get_by_role("button", name="Classify golden sample 1 of xception")
+    again.scroll_into_view_if_needed()
+    sample = page.locator("figure", has=again)
+    page.wait_for_function("(picture) => picture.naturalWidth > 0", arg=sample.locator("img").element_handle())
+    recorded = sample.locator("figcaption").inner_text().partition(",")[0]
+    again.click()
+    expect(page.locator("#pictures .bars li").first).to_contain_text(recorded)
+
+
+def test_models_say_how_they_run(page: Page) -> None:
+    trained = page.get_by_role("article").filter(has_text="xception, version 1")
+    expect(trained).to_contain_text("CPUExecutionProvider")
+    expect(trained).to_contain_text("give or take 10%")
+    expect(trained.get_by_role("row", name="int8")).to_contain_text("100.0 %")
+    expect(trained.locator(".speed li").last).to_contain_text("ms an image")
+    other = page.get_by_role("article").filter(has_text="inception_v4, version 1")
+    expect(other).to_contain_text("Random weights: the labels mean nothing.")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_and_nothing_is_cut_off(page: Page, golden: list[Path], scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 844})
+    expect(page.locator("#stages")).to_be_visible()
+    assert Axe().run(page).generate_report() == NOTHING
+    page.get_by_label("Compare with").select_option(index=2)
+    page.get_by_label("Choose pictures").set_input_files(golden[:2])
+    expect(page.locator("#progress")).to_have_text("4 of 4 answered")
+    assert Axe().run(page).generate_report() == NOTHING
+    assert page.evaluate(f"({WIDER})({width})") == []
+    page.get_by_role("button", name="curl").first.click()
+    assert Axe().run(page).generate_report() == NOTHING
+
+
+WIDER = """(width) => [...document.querySelectorAll("main *")]
+    .filter((one) => one.getBoundingClientRect().right > width).map((one) => one.outerHTML.slice(0, 200))"""
+NOTHING = "Found 0 accessibility violations:\n"
+
+
+def test_the_api_is_described_without_a_network(page: Page, server: Server) -> None:
+    page.get_by_role("link", name="API").click()
+    expect(page).to_have_url(f"{server.url}/docs")
+    expect(page.get_by_text("/models/{name}/golden/{number}")).to_be_visible()
+    page.get_by_role("button", name="GET /health/live Live").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table")).to_contain_text('"status": "live"')
