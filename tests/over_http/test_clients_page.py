@@ -37,30 +37,35 @@ def test_python(server: Server, model_repository: Path) -> None:
     assert re.fullmatch(r" 9\d\.\d%  plate", done.stdout.splitlines()[0])
 
 
+class Refusing(httpx2.HTTPTransport):
+    """Refuses some requests, and lets the rest through to the server."""
+
+    def __init__(self, times: int, seconds: str) -> None:
+        super().__init__()
+        self.left = times
+        self.seconds = seconds
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.left -= 1
+        if self.left < 0:
+            return super().handle_request(request)
+        return httpx2.Response(429, headers={"Retry-After": self.seconds}, json={"title": "Busy", "detail": "too busy"})
+
+
 def test_python_comes_back_when_told_to_and_no_later_than_is_worth_it(server: Server, model_repository: Path) -> None:
     photo = model_repository / "xception" / "1" / "golden" / "0.jpg"
     names: dict[str, Any] = {}
     exec(example("Python", server, photo), names)  # noqa: S102 - our own documentation
     slept: list[float] = []
     names["time"] = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
-
-    def refusing(times: int, seconds: str) -> httpx2.Client:
-        """Return a client of the real server that gets some refusals first."""
-        left, real = iter(range(times)), httpx2.HTTPTransport()
-
-        def answer(request: httpx2.Request) -> httpx2.Response:
-            if next(left, None) is None:
-                return real.handle_request(request)
-            return httpx2.Response(429, headers={"Retry-After": seconds}, json={"title": "Busy", "detail": "too busy"})
-
-        return httpx2.Client(base_url=server.url, transport=httpx2.MockTransport(answer))
-
-    with refusing(2, "3") as client:
-        assert names["classify"](client, photo.read_bytes(), model="xception")["predictions"][0]["label"] == "plate"
+    with httpx2.Client(base_url=server.url, transport=Refusing(2, "3")) as client:
+        answer = names["classify"](client, photo.read_bytes(), model="xception")
+        assert answer["predictions"][0]["label"] == "plate"
         assert slept == [3.0, 3.0]
         with pytest.raises(ValueError, match="Bad Request: not an image"):
             names["classify"](client, b"no picture", model="xception")
-    with refusing(9, "31") as client, pytest.raises(TimeoutError, match="too busy"):
+    refused = httpx2.Client(base_url=server.url, transport=Refusing(9, "31"))
+    with refused as client, pytest.raises(TimeoutError, match="too busy"):
         names["classify"](client, photo.read_bytes(), model="xception")
     assert slept == [3.0, 3.0, 31.0]
 
