@@ -18,8 +18,15 @@ from service.runtime import Runtime
 router = APIRouter()
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
-_LIVE = {f"inferception_{name}" for name in ("images", "shed", "batch_size", "stage_seconds", "queue_depth")} | {
-    "process_resident_memory_bytes"
+_LIVE = {
+    "inferception_batch_size_count",
+    "inferception_batch_size_sum",
+    "inferception_images_total",
+    "inferception_queue_depth",
+    "inferception_shed_total",
+    "inferception_stage_seconds_bucket",
+    "inferception_stage_seconds_count",
+    "process_resident_memory_bytes",
 }
 
 
@@ -76,10 +83,11 @@ async def golden(
 @_get("/live", response_model=Live)
 async def figures(request: Request) -> Response:
     """Return the figures of which the page at `/` draws plots: some of those at `/metrics`, as JSON."""
-    families = _runtime(request).metrics.registry.collect()
-    by_name: dict[str, list[Figure]] = {}
-    for sample in (sample for family in families if family.name in _LIVE for sample in family.samples):
-        by_name.setdefault(sample.name, []).append({"labels": sample.labels, "value": sample.value})
+    samples = (sample for family in _runtime(request).metrics.registry.collect() for sample in family.samples)
+    by_name: dict[str, list[Figure]] = {name: [] for name in _LIVE}
+    for sample in samples:
+        if sample.name in _LIVE:
+            by_name[sample.name].append({"labels": sample.labels, "value": sample.value})
     return JSONResponse(Live(time_s=time.monotonic(), figures=by_name))
 
 

@@ -45,6 +45,11 @@ def test_the_page_is_small() -> None:
     assert sum(file.stat().st_size for file in PAGE.iterdir()) < 60_000
 
 
+def test_the_page_loads_all_modules_at_once() -> None:
+    preloaded = re.findall(r'rel="modulepreload" href="page/(\w+\.js)"', (PAGE / "index.html").read_text())
+    assert preloaded == sorted({file.name for file in PAGE.glob("*.js")} - {"index.js", "docs.js"})
+
+
 def test_a_golden_sample_is_the_picture_that_the_model_knows(client: httpx2.Client, model_repository: Path) -> None:
     best = client.get("/models/xception").json()["golden"]
     for number, recorded in enumerate(best):

@@ -113,8 +113,8 @@ def test_a_picture_is_dropped_or_pasted(page: Page, golden: list[Path], event: s
 
 
 def test_a_keyboard_is_enough_and_the_code_shown_runs(page: Page, golden: list[Path], tmp_path: Path) -> None:
-    press_until(page, "Tab", "#choose")
     with page.expect_file_chooser() as chooser:
+        press_until(page, "Tab", "#choose")
         page.keyboard.press("Enter")
     chooser.value.set_files(golden[0])
     expect(page.locator(".bars li").first).to_contain_text("plate")

@@ -4,7 +4,7 @@
 export function total({ figures }, name, labels = {}) {
   const wanted = Object.entries(labels);
   const agree = (found) => wanted.every(([label, value]) => found[label] === value);
-  return (figures[name] ?? []).reduce((sum, { labels: found, value }) => (agree(found) ? sum + value : sum), 0);
+  return figures[name].reduce((sum, { labels: found, value }) => (agree(found) ? sum + value : sum), 0);
 }
 
 /** Return by how much a counter grew. */
@@ -19,7 +19,7 @@ export function rate(before, now, name, labels) {
 
 /** Return the values of a label among the samples of a figure. */
 export function valuesOf({ figures }, name, label) {
-  return [...new Set((figures[name] ?? []).map(({ labels }) => labels[label]))];
+  return [...new Set(figures[name].map(({ labels }) => labels[label]))];
 }
 
 /** Return the seconds within which a share of the stage's images were done, or null if there were none. */
