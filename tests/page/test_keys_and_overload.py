@@ -65,3 +65,11 @@ def test_a_busy_server_is_asked_again_when_it_says(locked_page: Page, golden: li
     labels = [bars.locator("li span").first.inner_text() for bars in locked_page.locator(".result .bars").all()]
     assert labels == ["plate", "spoon", "knife"] * 2
     expect(locked_page.locator(".tile", has_text="Refusals a second")).to_contain_text("QueueFull")
+
+
+def test_a_picture_without_a_model_gets_a_word(locked_page: Page, golden: list[Path]) -> None:
+    expect(locked_page.locator("#catalogue")).to_contain_text("an API key is needed")
+    locked_page.get_by_label("Choose pictures").set_input_files(golden[0])
+    expect(locked_page.locator("#progress")).to_have_text("No model is ready yet.")
+    locked_page.get_by_role("button", name="Send 100 copies").click()
+    expect(locked_page.locator("#sent")).to_contain_text("No model is ready yet.")

@@ -29,6 +29,16 @@ def test_the_live_panel_shows_batches_grow(page: Page) -> None:
     assert page.locator(".tile", has_text="Images a second").locator("path").get_attribute("d")
 
 
+def test_the_live_panel_goes_on_after_an_outage(page: Page, complaints: list[str]) -> None:
+    expect(page.locator(".tile")).to_have_count(5)
+    page.context.set_offline(True)
+    expect(page.locator("#live-problem")).to_have_text("No answer: The server could not be reached.")
+    page.context.set_offline(False)
+    expect(page.locator("#live-problem")).to_be_hidden()
+    assert all("net::ERR_INTERNET_DISCONNECTED" in complaint for complaint in complaints)
+    complaints.clear()
+
+
 def test_a_golden_sample_is_shown_and_classified_again(page: Page) -> None:
     again = page.get_by_role("button", name="Classify golden sample 1 of xception")
     again.scroll_into_view_if_needed()

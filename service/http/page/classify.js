@@ -4,7 +4,7 @@ import { chosen } from "./choice.js";
 import { codeButtons } from "./code.js";
 import { save } from "./download.js";
 import { element } from "./element.js";
-import { show } from "./result.js";
+import { askInto } from "./result.js";
 import { thumbnail } from "./thumbnail.js";
 
 const list = document.querySelector("#pictures");
@@ -16,7 +16,11 @@ let leaving = new AbortController();
 /** Show the files, and ask the chosen models what they are. */
 export function add(files) {
   const models = chosen();
-  if (models.length === 0) return;
+  if (models.length === 0) {
+    progress.textContent = "No model is ready yet.";
+    after.hidden = false;
+    return;
+  }
   for (const file of files) {
     const results = models.map(() => element("div", { className: "result" }));
     const title = element("h3", { text: file.name });
@@ -37,7 +41,7 @@ async function follow(node, file, model) {
   const question = { file, model };
   asked.push(question);
   count();
-  question.answer = await show(node, file, model, leaving.signal);
+  question.answer = await askInto(node, file, model, leaving.signal);
   count();
 }
 

@@ -1,6 +1,6 @@
 // Sends many copies of one picture, so that the live panel has something to show.
 
-import { ask, inTurn } from "./ask.js";
+import { ask, inTurn, Problem } from "./ask.js";
 import { chosen } from "./choice.js";
 import { firstFile } from "./classify.js";
 import { pathOf } from "./question.js";
@@ -14,6 +14,7 @@ const told = document.querySelector("#sent");
 
 async function send() {
   const [model] = chosen();
+  if (!model) throw new Problem("Nothing to ask", "No model is ready yet.");
   const file = firstFile() ?? (await sampleOf(model, 0));
   const form = new FormData();
   for (let copy = 0; copy < TOGETHER; copy += 1) form.append("file", file);

@@ -6,38 +6,36 @@ import { grown, quantile, rate, total, valuesOf } from "./figures.js";
 import { sparkline } from "./plots.js";
 import { table } from "./table.js";
 
-const LOOKS = 180; // that are kept, one a second
-const LEAST = 60; // seconds that a plot is wide
-const SPAN = 5; // looks that a rate is taken over
+const SPAN = 5; // seconds that a rate is taken over
+const LEAST = 60; // seconds that a plot is wide at least
+const MOST = 180; // and at most
 const STAGES = ["read", "decode", "queue", "infer", "total"];
 const looks = [];
 const series = new Map(); // values by the name of the plot
 
-/** Look once a second while somebody sees the page, until the server refuses. */
+/** Look once a second while somebody sees the page, until the server wants another key. */
 export async function watch() {
   for (;;) {
     if (!document.hidden) {
-      try {
-        look(await (await ask("live")).json());
-      } catch (problem) {
-        refuse(problem);
-        return;
-      }
+      const problem = await look().catch((error) => error);
+      tell(problem);
+      if ([401, 403].includes(problem?.status)) return;
     }
     await new Promise((pass) => setTimeout(pass, 1000));
   }
 }
 
-function refuse(problem) {
-  const shown = document.querySelector("#live-problem");
-  const why = problem.status === 403 ? "The live panel needs the key of an administrator." : problem.message;
-  Object.assign(shown, { textContent: why, hidden: false });
+function tell(problem) {
+  const why = problem?.status === 403 ? "The live panel needs the key of an administrator." : problem?.message;
+  Object.assign(document.querySelector("#live-problem"), { textContent: why, hidden: !problem });
 }
 
-function look(now) {
+async function look() {
+  const now = await (await ask("live")).json();
+  if (now.time_s < looks.at(-1)?.time_s) looks.length = 0; // another server answers
   looks.push(now);
-  if (looks.length > LOOKS) looks.shift();
-  const before = looks.at(-1 - SPAN) ?? looks[0];
+  if (looks.length > SPAN + 1) looks.shift();
+  const [before] = looks;
   if (before === now) return;
   document.querySelector("#panel").replaceChildren(...tiles(before, now));
   document.querySelector("#stages").replaceChildren(stages(before, now));
@@ -76,7 +74,7 @@ function tile(title, value, digits, note = "") {
 function plot(name, value) {
   const values = series.get(name) ?? [];
   values.push(value);
-  if (values.length > LOOKS) values.shift();
+  if (values.length > MOST) values.shift();
   series.set(name, values);
   return sparkline(values, Math.max(LEAST, values.length));
 }

@@ -6,7 +6,7 @@ import { bars, stack } from "./plots.js";
 import { classify, STAGES } from "./question.js";
 
 /** Ask the model, and show in the node how that goes. Return the answer, or the problem as {error}. */
-export async function show(node, file, model, signal) {
+export async function askInto(node, file, model, signal) {
   const state = element("p", { text: "waiting", className: "state" });
   node.replaceChildren(element("h4", { text: model.name }), state);
   const work = () => {
