@@ -29,6 +29,25 @@ def test_the_live_panel_shows_batches_grow(page: Page) -> None:
     assert page.locator(".tile", has_text="Images a second").locator("path").get_attribute("d")
 
 
+def test_quantiles_are_read_off_the_histogram(page: Page) -> None:
+    """Of 100 images since the first look, 50 took up to 0.1 s, and 50 took between 0.1 and 0.25 s."""
+    found = page.evaluate("""async () => {
+        const { quantile, rate } = await import("/page/figures.js");
+        const look = (time_s, ...counts) => {
+            const bucket = (le, place) => ({ labels: { stage: "infer", le }, value: counts[place] });
+            const count = { labels: { stage: "infer" }, value: counts[2] };
+            return { time_s, figures: {
+                inferception_stage_seconds_bucket: ["0.1", "0.25", "+Inf"].map(bucket),
+                inferception_stage_seconds_count: [count],
+            } };
+        };
+        const looks = [look(10, 7, 7, 8), look(12, 57, 107, 108)];
+        const shares = [0.25, 0.5, 0.99].map((share) => quantile(...looks, "infer", share));
+        return [...shares, quantile(looks[0], looks[0], "infer", 0.5), rate(...looks, "inferception_stage_seconds_count")];
+    }""")
+    assert found == pytest.approx([0.05, 0.1, 0.247, None, 50.0])
+
+
 def test_the_live_panel_goes_on_after_an_outage(page: Page, complaints: list[str]) -> None:
     expect(page.locator(".tile")).to_have_count(5)
     page.context.set_offline(True)
