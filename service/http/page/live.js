@@ -87,5 +87,5 @@ function stages(before, now) {
   });
   const within = "half of the images took no longer than p50, and 99 % no longer than p99";
   const text = `The last ${SPAN} seconds: ${within}. Refused requests count in no stage but total.`;
-  return table(["Stage", "p50, ms", "p99, ms", "p99, last 3 minutes"], rows, element("caption", { text }));
+  return table(["Stage", "p50, ms", "p99, ms", "p99, last minutes"], rows, element("caption", { text }));
 }
