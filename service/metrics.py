@@ -36,12 +36,16 @@ class Metrics:
             "connections_refused_total", "Connections cut off before a request was read, by reason", "reason"
         )
         self.disconnected = counter("disconnected_total", "Clients gone before their answer", "model")
+        self.cache_hits = counter("cache_hits_total", "Images answered by a remembered answer", "model")
+        self.cache_misses = counter("cache_misses_total", "Images that ran, since no answer was remembered", "model")
         self.batches = counter("batches_total", "Batches by model and outcome", "model", "outcome")
         self.batch_seconds = counter("batch_seconds_total", "Time that batches took", "model")
         self.predicted_seconds = counter("predicted_batch_seconds_total", "Time they were predicted to take", "model")
         self.batch_size = histogram("batch_size", "Images by batch", _IMAGES, "model")
         self._by_model.append(self.batch_size)
-        self.stage = histogram("stage_seconds", "Time by stage: read, decode, queue, infer, total", _SECONDS, "stage")
+        self.stage = histogram(
+            "stage_seconds", "Time by stage: read, cache, decode, queue, infer, total", _SECONDS, "stage"
+        )
 
     def held(self, name: str, text: str, budget: Budget) -> None:
         """Expose how much of ``budget`` is held, as the gauge ``inferception_<name>``."""
