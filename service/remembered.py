@@ -1,4 +1,4 @@
-"""The answers of one version, remembered: an image that came before, or comes with its like, does not run again.
+"""Remembers the answers of one version, so that an image that comes again, or comes several times at once, runs once.
 
 The rules:
 - An image is known by a hash of its bytes. Each version remembers for itself, and forgets all when it is retired.
@@ -31,7 +31,7 @@ Image = Encoded | NDArray[np.uint8]  # a picture's file, or pixels [height, widt
 Keys = tuple[bytes, ...]  # one for each image of a request
 
 _OVERHEAD = 216  # bytes that the dictionary takes for an entry at most, and what memory is rounded up by
-_AT_ONCE = 500_000  # bytes; hashing them takes half a millisecond of the event loop, and a thread's turn takes a tenth
+_AT_ONCE = 500_000  # bytes that the event loop hashes itself, in about half a millisecond (python -m bench cache)
 
 
 @dataclass(eq=False)

@@ -70,9 +70,11 @@ def test_a_form_runs_what_is_not_remembered(client: httpx2.Client, labelled: Pho
     assert (ran["batch_size"], hit["batch_size"]) == (1, 0)
     assert hit["predictions"] == alone
     assert broken["error"]["status"] == 400
-    again = client.post("/classify?model=xception", files=parts).json()["results"]
+    answer = client.post("/classify?model=xception", files=parts)
+    again = answer.json()["results"]
     assert [result.get("batch_size") for result in again] == [0, None, 0]
     assert again[1] == broken
+    assert re.findall(r"(\w+);dur", answer.headers["server-timing"]) == ["read", "cache", "total"]
 
 
 def test_nvidia_s_client_gets_what_classify_left(client: httpx2.Client, remembering: Server, labelled: Photos) -> None:

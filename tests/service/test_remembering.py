@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import DeadlineExceeded, InvalidImage, QueueFull
+from service.errors import DeadlineExceeded, InvalidImage, QueueFull, Unavailable
 from service.runtime import Runtime
 from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import Priority
@@ -92,6 +92,16 @@ async def test_a_hit_is_answered_although_the_queue_is_full(models: Path) -> Non
         statistics = runtime.registry.find("xception").statistics
         assert [getattr(statistics, name).count for name in ("success", "cache_hit", "cache_miss")] == [3, 1, 2]
         assert (statistics.compute_infer.count, statistics.images) == (2, 2)
+
+
+async def test_a_version_that_is_stopped_gives_what_it_remembers(models: Path) -> None:
+    async with remembering(models) as runtime:
+        await answer(runtime, photo(runtime, 1))
+        for _ in range(3):
+            runtime.registry.find("xception").served.model.breaker.failed(0, "the device is gone")
+        assert (await answer(runtime, photo(runtime, 1))).batch_size == 0
+        with pytest.raises(Unavailable, match="the device is gone"):
+            await answer(runtime, photo(runtime, 2))
 
 
 async def test_a_version_in_the_place_of_another_remembers_nothing_of_it(models: Path) -> None:
