@@ -117,7 +117,7 @@ class Client:
             outcome.first_byte, outcome.finished = answer.first_byte, answer.finished
             if answer.status == 200:
                 given = json.loads(answer.body)
-                outcome.version = given["version"]
+                outcome.version = given.get("version")
                 right = f"{photo.label} {outcome.version}" if load.numbered else photo.label
                 outcome.right = given["predictions"][0]["label"] == right
             return outcome
