@@ -1,4 +1,4 @@
-"""``python -m service serve | check | key``."""
+"""``python -m service serve | check | classify | key``."""
 
 import argparse
 import asyncio
@@ -10,21 +10,27 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from service import logs, tracing
+from service.classify_photos import options
 from service.errors import StartupError
 from service.settings import ModelSettings, Settings, group_of
 
 USAGE = "python -m service COMMAND [OPTION VALUE]...   Each option is also the variable INFERCEPTION_<OPTION>"
+PHOTOS_USAGE = USAGE.replace("COMMAND", "classify PHOTO...")
 S = TypeVar("S", bound=ModelSettings)
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done or drained, 1 cannot start or a check failed, 2 bad usage."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Classify images over HTTP.")
+    parser = argparse.ArgumentParser(prog="python -m service", description="Classify images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = _options(commands.add_parser("serve", usage=USAGE, help="load the models and answer requests"), Settings)
     check = _options(
         commands.add_parser("check", usage=USAGE, help="load every model, try it, and exit"), ModelSettings
     )
+    about = "classify photos, here or on a running server, and exit"
+    classify = commands.add_parser("classify", usage=PHOTOS_USAGE, help=about)
+    options.add(classify)
+    here = _options(classify, ModelSettings)
     commands.add_parser("key", help="make an API key, and its lines for the file api_keys").add_argument("name")
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
@@ -35,11 +41,12 @@ def main() -> None:
             parser.error("the name of a key has letters, digits, _ and - alone")
         print(new_key(arguments.name))
         return
+    asked = options.take(arguments, classify) if command == "classify" else None
     try:
         if command == "serve":
             settings = CliApp.run(Settings, cli_args=arguments, cli_settings_source=serve)
         else:
-            chosen = CliApp.run(ModelSettings, cli_args=arguments, cli_settings_source=check)
+            chosen = CliApp.run(ModelSettings, cli_args=arguments, cli_settings_source=here if asked else check)
             settings = Settings(**chosen.model_dump())
     except ValidationError as error:
         for problem in error.errors():
@@ -49,6 +56,10 @@ def main() -> None:
     logs.configure(settings.log_format)
     try:
         tracing.configure()
+        if asked:
+            from service.classify_photos.command import classify as run  # Pillow and rich
+
+            sys.exit(run(asked, settings))
         sys.exit(_serve(settings) if command == "serve" else asyncio.run(_check(settings)))
     except StartupError as error:
         print(f"can't start: {error}", file=sys.stderr)

@@ -29,8 +29,9 @@ class Runtime:
 
     loading: asyncio.Task[None]  # fails with StartupError when the process cannot serve as it is configured
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, only: str | None = None) -> None:
+        """Serve all models of the repository, or ``only`` one."""
+        self.settings, self._only = settings, only
         self.metrics = Metrics()
         self._decoders = Decoders(settings)
         self.registry = Registry(settings.default_model, self._decoders)
@@ -135,7 +136,7 @@ class Runtime:
             raise StartupError(f"no models in {repository}: run `make export` first")
         if default is not None and default not in names:
             raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
-        await self._load_versions(folders)
+        await self._load_versions([folder for folder in folders if self._only in (None, folder.parent.name)])
 
     async def _load_versions(self, folders: Sequence[Path]) -> None:
         """Load versions in turn. Raises StartupError when none is served, and the settings are a cause."""
