@@ -65,8 +65,8 @@ async def _write_rows(
         out.write(text)
         out.flush()
 
-    with _progress(out) as progress:
-        async with _model(asked, settings) as model, aclosing(rows(paths, model, settings.max_body_bytes)) as found:
+    async with _model(asked, settings) as model, aclosing(rows(paths, model, settings.max_body_bytes)) as found:
+        with _progress(out) as progress:
             task = progress.add_task("photos", total=len(paths))
             async for row in found:
                 failed += isinstance(row.outcome, str)

@@ -16,9 +16,9 @@ STDIN = "-"
 def find(named: Sequence[str], formats: Sequence[str]) -> list[str]:
     """Return the paths of the photos that are named, each once, in the order of the names.
 
-    A name is a file, a folder, a pattern such as ``*.jpg``, or ``-``. Of a folder and the folders in it, all files are
-    taken that have an extension of one of ``formats``, in alphabetical order. Raises InvalidParameter for a name that
-    gives no photo.
+    A name is a file, a folder, a pattern such as ``*.jpg``, or ``-``. A folder means its files and then those of the
+    folders in it, by name, as far as they have an extension of one of ``formats``. Raises InvalidParameter for a name
+    that gives no photo.
     """
     extensions = {end for end, kind in Image.registered_extensions().items() if kind in formats}
     found: dict[str, None] = {}

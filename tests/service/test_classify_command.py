@@ -159,11 +159,9 @@ def test_a_killed_run_is_continued_and_its_last_row_mended(server: Server, photo
     os.truncate(cut, cut.stat().st_size - 10)
     blocked.unlink()
     blocked.symlink_to(photo)
-    assert run(photos, "--csv", "--url", server.url, "--output", cut).returncode == 1  # for the broken photo's old row
+    assert run(photos, "--csv", "--url", server.url, "--output", cut).returncode == 1
     assert cut.read_text() == whole.read_text()
-    assert (
-        run(photos, "--csv", "--url", "http://127.0.0.1:1", "--output", cut).returncode == 1
-    )  # nothing is left to ask
+    assert run(photos, "--csv", "--url", "http://127.0.0.1:1", "--output", cut).returncode == 1
 
 
 @pytest.mark.parametrize(
