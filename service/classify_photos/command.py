@@ -18,7 +18,7 @@ from service.classify_photos.here import here
 from service.classify_photos.options import Asked
 from service.classify_photos.output import already_in, opened
 from service.classify_photos.over_http import over_http
-from service.errors import InvalidParameter, ModelNotFound, ServiceError, StartupError
+from service.errors import InvalidParameter, ModelNotFound, ServiceError
 from service.settings import Settings
 
 
@@ -32,15 +32,13 @@ def classify(asked: Asked, settings: Settings) -> int:
     except (InvalidParameter, ModelNotFound) as error:
         print(f"can't classify: {error}", file=sys.stderr)  # noqa: T201 - the command's own words
         return 2
-    except StartupError:  # the runtime has logged it
-        return 1
-    except ServiceError as error:
-        print(f"can't classify: {error}", file=sys.stderr)  # noqa: T201
-        return 1
     except KeyboardInterrupt:
         return _end_by(signal.SIGINT)
     except BrokenPipeError:
         return _end_by(signal.SIGPIPE)
+    except (ServiceError, OSError) as error:  # the latter while rows are written
+        print(f"can't classify: {error}", file=sys.stderr)  # noqa: T201
+        return 1
 
 
 def _classify(asked: Asked, settings: Settings) -> int:

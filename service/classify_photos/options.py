@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     either("--csv", dest="form", action="store_const", const="csv", help="write comma-separated values")
     add("--output", type=Path, metavar="FILE", help="write to FILE; a CSV file that was interrupted is continued")
     add("--url", type=_url, help="ask the server at this address, as http://127.0.0.1:8000, and load no model")
-    add("--key", default=os.environ.get("INFERCEPTION_KEY"),
+    add("--key", type=_key, default=os.environ.get("INFERCEPTION_KEY"),
         help="API key for the server; the variable INFERCEPTION_KEY hides it from other users")  # fmt: skip
 
 
@@ -53,6 +53,12 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or (count := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return count
+
+
+def _key(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise argparse.ArgumentTypeError("an API key is one line of ASCII")
+    return text
 
 
 def _url(text: str) -> str:

@@ -1,7 +1,9 @@
 """The model of a running server, asked through ``POST /classify``."""
 
 import asyncio
+import functools
 import json
+import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,6 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from service.classify_photos.answers import Answer, Model
 from service.errors import InvalidImage, InvalidParameter, Overloaded, ServiceError, Unavailable
+
+log = logging.getLogger("inferception")
 
 _AT_A_TIME = 32  # two or three batches of a server with the default settings, and what is on its way
 _CONNECT_S = 10.0
@@ -53,11 +57,19 @@ def _answer(response: BaseHTTPResponse) -> Answer:
     try:
         said = json.loads(response.data)
         if response.status == 200:
-            return Answer(said["model"], said["version"], said["trained"], said["predictions"])
+            answer = Answer(said["model"], said["version"], said["trained"], said["predictions"])
+            _note(answer.model, answer.version, answer.trained)
+            return answer
         detail = str(said["detail"])
     except (ValueError, LookupError, TypeError):
         detail = f"the server answered {response.status} {response.reason}, which is not an answer of this service"
     raise _error(response, detail)
+
+
+@functools.cache  # once for each version
+def _note(model: str, version: int, trained: bool) -> None:
+    if not trained:
+        log.warning("%s version %d has RANDOM weights: its answers mean nothing", model, version)
 
 
 def _error(response: BaseHTTPResponse, detail: str) -> ServiceError:

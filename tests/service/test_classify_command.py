@@ -173,8 +173,10 @@ def test_a_killed_run_is_continued_and_its_last_row_mended(server: Server, photo
         (["{photos}", "--url={url}", "--key=wrong"], 2, "key"),
         (["{photos}", "--url=http://127.0.0.1:1"], 1, "Connection refused"),
         (["{photos}", "--url={url}", "--json", "--output={photos}/full"], 2, "full is not empty"),
+        (["{photos}", "--url={url}", "--json", "--output=/dev/full"], 1, "No space left on device"),
         (["{photos}", "--url={url}", "--csv", "--output={photos}/full"], 2, "full has other columns"),
         (["{photos}", "--model=nobody", "--model-repository={models}"], 2, "no model 'nobody'; there is inception_v4"),
+        (["{photos}", "--model-repository={photos}/none"], 1, "can't read the model repository"),
         (["{photos}", "--model-repository={models}"], 2, "say which model: --model and one of inception_v4, xception"),
     ],
 )
@@ -196,6 +198,7 @@ def test_what_is_wrong_is_said(
         (["--top-k=0"], "'0' is not a positive whole number"),
         (["--url=127.0.0.1"], "does not begin with http://"),
         (["--url=http://a", "--device=cpu", "--max-batch-size=2"], "leave out --device, --max-batch-size"),
+        (["--url=http://a", "--key=a\nb"], "an API key is one line of ASCII"),
         (["--json", "--csv"], "not allowed with"),
     ],
 )
