@@ -158,7 +158,7 @@ def load(folder: Path, settings: Settings, batcher: Batcher, decoders: Decoders,
     rows = settings.max_queue_size + slots * settings.max_batch_size + settings.decoders + 1
     pixels = PixelSlab(rows, settings.max_batch_size, size.height, size.width, slots, pin)
     served = Served(
-        Model(manifest.name, placement.sessions, BatchQueue(cost, settings.max_queue_size)),
+        Model(manifest.name, placement.sessions, BatchQueue(cost, settings.max_queue_size), version=manifest.version),
         pixels,
         probe=functools.partial(golden.probe, placement.sessions),
     )

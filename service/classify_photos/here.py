@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from service.classify_photos.answers import Answer, Model
-from service.errors import InvalidParameter, ModelNotFound
-from service.inference.repository import model_folders
+from service.errors import InvalidParameter, ModelNotFound, StartupError
+from service.inference.repository import list_repository
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
 from service.settings import Settings
@@ -19,28 +19,30 @@ async def here(settings: Settings, name: str | None, top_k: int | None) -> Async
     loaded.
     """
     name = _known(settings, name or settings.default_model)
-    async with Runtime(settings, only=name) as runtime:
+    alone = settings.model_copy(update={"default_model": name, "repository": "fixed"})  # one version for all photos
+    async with Runtime(alone, only=name) as runtime:
         await runtime.loading
-        classifier = runtime.registry.find(name)
-        if top_k is not None and top_k > len(classifier.labels):
-            raise InvalidParameter(f"top_k={top_k}, but {name} has {len(classifier.labels)} classes")
+        found = runtime.registry.find(name)
+        if top_k is not None and top_k > len(found.labels):
+            raise InvalidParameter(f"top_k={top_k}, but {name} has {len(found.labels)} classes")
 
         async def ask(photo: bytes) -> Answer:
-            question = runtime.predict.question(name, None, settings.max_timeout_ms, Priority.NORMAL)
+            question = runtime.predict.question(name, found.version, settings.max_timeout_ms, Priority.NORMAL)
             async with question.asked():
                 answer = await question.answer(photo)
-            asked = question.classifier
-            return Answer(
-                asked.name, asked.version, asked.manifest.trained, asked.top(answer.probabilities, top_k or 5)
-            )
+            best = found.top(answer.probabilities, top_k or 5)
+            return Answer(found.name, found.version, found.manifest.trained, best)
 
         # While each slot runs a batch, the next batches are ready and the decoders have work.
-        enough = 2 * settings.max_batch_size * len(classifier.placement.sessions) + settings.decoders
+        enough = 2 * settings.max_batch_size * len(found.placement.sessions) + settings.decoders
         yield Model(ask, min(enough, settings.max_queue_size))
 
 
 def _known(settings: Settings, name: str | None) -> str:
-    names = [folder.name for folder in model_folders(settings.model_repository)]
+    listing = list_repository(settings.model_repository)
+    names = sorted({*listing.versions, *listing.unreadable})
+    if not names:
+        raise StartupError(f"no models in {settings.model_repository}: run `make export` first")
     if name is None and len(names) == 1:
         return names[0]
     if name is None:

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
 from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
-from service.http import classify, open_inference, status
+from service.http import classify, open_inference, repository, status
 from service.http.access import PROBES, Access
 from service.http.auth import Door, read_keys
 from service.http.problems import (
@@ -66,6 +66,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     app.include_router(classify.router)
     app.include_router(status.router)
     app.include_router(open_inference.router)
+    app.include_router(repository.router)
     if keys:
         app.add_middleware(Door, keys=keys)
     app.add_middleware(Access, runtime=runtime)

@@ -26,7 +26,7 @@ from service.http.problems import headers_of, path_of, problem_of, problem_respo
 from service.scheduling.batch_queue import Priority
 
 _OPEN = ("/health/", "/v2/health/")  # load balancers have no key
-_ADMIN = ("/metrics", "/docs", "/openapi.json")
+_ADMIN = ("/metrics", "/docs", "/openapi.json", "/v2/repository/models/")
 KEY_NAME = "[A-Za-z0-9_-]+"  # has no need of quotes in TOML, a log line or a metric
 
 

@@ -17,6 +17,7 @@ from service.http.body import Body
 from service.http.coding import compressed
 from service.http.disconnect import ends_with_client
 from service.http.problems import without_folders
+from service.inference.traffic import Label
 from service.open_inference import descriptions, json_head
 from service.open_inference.infer import InferRequest, bare_request
 from service.predict import Question
@@ -34,10 +35,13 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-def _number(version: str | None) -> int | None:
-    if version is not None and not _VERSION.fullmatch(version):
-        raise InvalidParameter(f"a version is a positive whole number, not {version!r:.50}")
-    return None if version is None else int(version)
+def _number(version: str | None) -> int | Label | None:
+    match version:
+        case None | "stable" | "canary":
+            return version
+        case _ if _VERSION.fullmatch(version):
+            return int(version)
+    raise InvalidParameter(f"a version is a positive whole number, stable or canary, not {version!r:.50}")
 
 
 @router.get("")
@@ -152,20 +156,6 @@ def _response(request: Request, content: bytes, head_bytes: int | None) -> Respo
     if coding:
         headers["Content-Encoding"] = coding
     return Response(content, headers=headers, media_type=media_type)
-
-
-@router.post("/repository/index")
-async def index(request: Request) -> list[dict[str, str]]:
-    """List what the model repository holds."""
-    runtime = _runtime(request)
-    with Body(request, runtime.settings, runtime.body_bytes) as body:
-        only_ready = json_head.read_parameters(await body.whole()).get("ready") is True
-    listed = descriptions.repository_index(runtime.registry)
-    return [
-        entry | {"reason": without_folders(entry["reason"])}
-        for entry in listed
-        if entry["state"] == "READY" or not only_ready
-    ]
 
 
 @router.get("/systemsharedmemory/status")

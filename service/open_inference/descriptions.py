@@ -14,6 +14,7 @@ EXTENSIONS = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "parameters",
     "schedule_policy",
     "statistics",
@@ -129,8 +130,8 @@ def statistics(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def repository_index(registry: Registry) -> list[dict[str, str]]:
-    """List every version in the repository, with its state."""
+def repository_index(registry: Registry, unloaded: Iterable[tuple[str, int]]) -> list[dict[str, str]]:
+    """List every version in the repository, with its state. ``unloaded`` are those that nobody asked for."""
     served = [
         {"name": one.name, "version": str(one.version), "state": "READY", "reason": ""}
         if one.unready is None
@@ -141,7 +142,11 @@ def repository_index(registry: Registry) -> list[dict[str, str]]:
         {"name": name, "version": str(number), "state": "UNAVAILABLE", "reason": reason}
         for (name, number), reason in registry.failures.items()
     ]
-    return [*served, *failed]
+    rest = [
+        {"name": name, "version": str(number), "state": "UNAVAILABLE", "reason": "unloaded"}
+        for name, number in unloaded
+    ]
+    return [*served, *failed, *rest]
 
 
 def _duration(duration: Duration) -> dict[str, int]:

@@ -103,6 +103,8 @@ def test_a_folder_is_classified_in_order_and_a_server_gives_the_same_rows_as_thi
     nowhere.symlink_to(nowhere)
     done = run(photos, "--json", "--top-k=2", *here(model_repository))
     assert done.returncode == 1
+    assert "loaded xception" in done.stderr
+    assert "inception_v4" not in done.stderr  # only what is asked is loaded
     rows = objects(done.stdout)
     assert [row["path"] for row in rows] == sorted([*paths(photos), str(broken), str(nowhere)])
     errors = {row["path"]: row["error"] for row in rows if "error" in row}
@@ -177,6 +179,7 @@ def test_a_killed_run_is_continued_and_its_last_row_mended(server: Server, photo
         (["{photos}", "--url={url}", "--csv", "--output={photos}/full"], 2, "full has other columns"),
         (["{photos}", "--model=nobody", "--model-repository={models}"], 2, "no model 'nobody'; there is inception_v4"),
         (["{photos}", "--model-repository={photos}/none"], 1, "can't read the model repository"),
+        (["{photos}", "--model-repository={photos}/empty"], 1, "no models in "),
         (["{photos}", "--model-repository={models}"], 2, "say which model: --model and one of inception_v4, xception"),
     ],
 )
@@ -184,6 +187,7 @@ def test_what_is_wrong_is_said(
     server: Server, photos: Path, model_repository: Path, arguments: list[str], code: int, reason: str
 ) -> None:
     (photos / "full").write_text("text")
+    (photos / "empty").mkdir()
     places = {"photos": photos, "url": server.url, "models": model_repository}
     done = run(*(argument.format(**places) for argument in arguments))
     assert (done.returncode, done.stdout) == (code, "")
