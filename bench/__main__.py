@@ -1,4 +1,4 @@
-"""``python -m bench limits | family | classify | service | load | rewrites | gpu``: measure, print, write reports."""
+"""``python -m bench limits | classify | service | cache | load | ...``: measure, print, and write reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import classify, family, idle, limits, plots, saturated
+from bench import cache, classify, family, idle, limits, plots, saturated
 from bench.report import Report
 from bench.repository import default_model, read_models
 from bench.scenarios import SCENARIOS
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("family", _family, "every model beside the default model: the sessions alone, in turns", *asks)
     add("classify", _classify, "python -m service classify beside the offline limit, with the default model", *asks)
     add("service", _service, "the service: its start, idle with every model, saturated with the default model", *asks)
+    add("cache", _cache, "what remembered answers gain and cost, with the default model", *asks)
     load = add("load", _load, "the service under load, and which promises it keeps (takes 40 minutes)", *asks)
     load.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO",
                       help=f"scenarios: any of {', '.join(SCENARIOS)} (default: all)")  # fmt: skip
@@ -119,6 +120,11 @@ def _service(arguments: argparse.Namespace, settings: Settings) -> Iterator[Repo
     chosen = default_model(models, settings)
     yield idle.measure(models, settings, quick=arguments.quick)
     yield saturated.measure(chosen, settings, quick=arguments.quick)
+
+
+def _cache(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    yield cache.measure(default_model(models, settings), settings, quick=arguments.quick)
 
 
 def _load(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:

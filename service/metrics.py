@@ -37,12 +37,16 @@ class Metrics:
             "connections_refused_total", "Connections cut off before a request was read, by reason", "reason"
         )
         self.disconnected = counter("disconnected_total", "Clients gone before their answer", *version)
+        self.cache_hits = counter("cache_hits_total", "Images answered by a remembered answer", *version)
+        self.cache_misses = counter("cache_misses_total", "Images that ran, since no answer was remembered", *version)
         self.batches = counter("batches_total", "Batches by version and outcome", *version, "outcome")
         self.batch_seconds = counter("batch_seconds_total", "Time that batches took", *version)
         self.predicted_seconds = counter("predicted_batch_seconds_total", "Time they were predicted to take", *version)
         self.batch_size = histogram("batch_size", "Images by batch", _IMAGES, *version)
         self._by_version.append(self.batch_size)
-        self.stage = histogram("stage_seconds", "Time by stage: read, decode, queue, infer, total", _SECONDS, "stage")
+        self.stage = histogram(
+            "stage_seconds", "Time by stage: read, cache, decode, queue, infer, total", _SECONDS, "stage"
+        )
 
     def held(self, name: str, text: str, budget: Budget) -> None:
         """Expose how much of ``budget`` is held, as the gauge ``inferception_<name>``."""

@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from service.classifier import Classifier, Image
+from service.classifier import Classifier
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.inference.picture_cost import Encoded
 from service.inference.traffic import Label
 from service.metrics import Metrics
 from service.registry import Registry
+from service.remembered import Image
 from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import Priority, Terms
 from service.settings import Settings
@@ -107,12 +108,18 @@ class Question:
         for answer in answers:
             for stage, seconds in answer.stages.items():
                 self._metrics.stage.labels(stage).observe(seconds)
+            if "cache" in answer.stages:
+                looked_up = self._metrics.cache_misses if answer.batch_size else self._metrics.cache_hits
+                looked_up.labels(*self._version).inc()
         return answers
 
     def _note(self, answers: Sequence[Answer]) -> None:
         self._answered = time.perf_counter()
-        self.stages = {name: max(answer.stages[name] for answer in answers) for name in answers[0].stages}
-        self.classifier.statistics.answered(len(answers), self.stages)
+        for answer in answers:
+            for stage, seconds in answer.stages.items():
+                self.stages[stage] = max(seconds, self.stages.get(stage, 0.0))
+        ran = sum(answer.batch_size > 0 for answer in answers)
+        self.classifier.statistics.answered(ran, self.stages)
 
     async def answers(self, images: Sequence[Encoded]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place.

@@ -138,18 +138,20 @@ class Registry(Collector):
         version = ["model", "version", "provider"]
         depth = _gauge("queue_depth", "Images admitted and not yet running", ["model"])
         leased = _gauge("queue_bytes", "Decoded bytes leased: waiting, decoding or running", ["model"])
+        remembered = _gauge("cache_bytes", "Bytes of memory that remembered answers take", ["model"])
         nodes = _gauge("model_nodes", "Nodes of the graph by provider", version)
         ready = _gauge("model_ready", "1 if the model is offered, else 0", [*version, "precision"])
         for name, versions in self._models.items():
             served = [classifier.served for classifier in versions.values()]
             depth.add_metric([name], sum(len(one.model.queue) for one in served))
             leased.add_metric([name], sum(one.pixels.leased_bytes for one in served))
+            remembered.add_metric([name], sum(one.remembered.held_bytes for one in versions.values() if one.remembered))
         for one in self:
             labels, placement = [one.name, str(one.version)], one.placement
             ready.add_metric([*labels, placement.provider, placement.precision], int(one.unready is None))
             for provider, count in placement.nodes.items():
                 nodes.add_metric([*labels, provider], count)
-        yield from (depth, leased, nodes, ready)
+        yield from (depth, leased, remembered, nodes, ready)
 
 
 def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:

@@ -134,6 +134,9 @@ class _Server(_Group):
     drain_grace_ms: int = Field(
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"
     )
+    cache_bytes: int = Field(
+        0, ge=0, description="bytes of answers that each version remembers, for images that come again; 0 for none"
+    )
     probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
     root_path: str | None = Field(
         None, pattern=r"^(/[A-Za-z0-9._~-]+)+$", description="path prefix that a proxy removes"

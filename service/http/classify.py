@@ -46,5 +46,6 @@ async def classify(
                     trace.stages |= answer.stages
                     return JSONResponse(image_result(question.classifier, answer, top_k, trace.so_far))
                 answers = await question.answers([file.data for file in files])
+                trace.stages |= question.stages
                 names = [file.name for file in files]
                 return JSONResponse(image_results(question.classifier, names, answers, top_k, trace.so_far))

@@ -31,7 +31,9 @@ class ImageResult(TypedDict):
     trained: Annotated[bool, Field(description="false: random weights, the labels mean nothing")]
     predictions: list[Prediction]
     timing_ms: Timing
-    batch_size: Annotated[int, Field(description="images that ran together with this one, itself included")]
+    batch_size: Annotated[
+        int, Field(description="images that ran together, this one included; 0 for a remembered answer")
+    ]
 
 
 class FileError(TypedDict):
@@ -92,9 +94,9 @@ def image_result(classifier: Classifier, answer: Answer, top_k: int, total_s: fl
         trained=classifier.manifest.trained,
         predictions=classifier.top(answer.probabilities, top_k),
         timing_ms=Timing(
-            decode=_milliseconds(answer.stages["decode"]),
-            queue=_milliseconds(answer.stages["queue"]),
-            infer=_milliseconds(answer.stages["infer"]),
+            decode=_milliseconds(answer.stages.get("decode", 0.0)),
+            queue=_milliseconds(answer.stages.get("queue", 0.0)),
+            infer=_milliseconds(answer.stages.get("infer", 0.0)),
             total=_milliseconds(total_s),
         ),
         batch_size=answer.batch_size,

@@ -87,6 +87,7 @@ def configuration(classifier: Classifier, settings: Settings) -> dict[str, Any]:
                 "max_queue_size": settings.max_queue_size,
             },
         },
+        "response_cache": {"enable": settings.cache_bytes > 0},
         "parameters": {"weights": {"string_value": classifier.manifest.weights.source}},
     }
 
@@ -113,8 +114,8 @@ def statistics(classifier: Classifier) -> dict[str, Any]:
             "compute_input": _duration(done.compute_input),
             "compute_infer": _duration(done.compute_infer),
             "compute_output": _duration(done.compute_output),
-            "cache_hit": never,
-            "cache_miss": never,
+            "cache_hit": _duration(done.cache_hit),
+            "cache_miss": _duration(done.cache_miss),
         },
         "response_stats": {},
         "batch_stats": [

@@ -94,6 +94,17 @@ def test_service(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("xception_alone")
+def test_cache(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
+    assert bench("cache --quick") == 0
+    found = figures("cache/cache.json")
+    assert 0 < found["p50_ms"]["hit"] < min(found["p50_ms"]["miss, on"], found["p50_ms"]["miss, off"])
+    assert found["images_per_s_of_known_photos"]["on"] > found["images_per_s_of_known_photos"]["off"] > 0
+    assert found["hash_ms"]["20 MB"] > found["hash_ms"]["0.2 MB"]
+    assert "miss_costs_ms" in found
+
+
+@pytest.mark.usefixtures("xception_alone")
 def test_load(bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
     monkeypatch.setattr(under_load, "QUICK_S", 0.5)
