@@ -1,4 +1,4 @@
-"""``python -m bench limits | family | service | cache | load | rewrites | gpu``: measure, print, and write reports."""
+"""``python -m bench limits | classify | service | cache | load | ...``: measure, print, and write reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import cache, family, idle, limits, plots, saturated
+from bench import cache, classify, family, idle, limits, plots, saturated
 from bench.report import Report
 from bench.repository import default_model, read_models
 from bench.scenarios import SCENARIOS
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     asks = (photos, reports, quick)
     add("limits", _limits, "every model without HTTP: the session alone, decoding alone, both side by side", *asks)
     add("family", _family, "every model beside the default model: the sessions alone, in turns", *asks)
+    add("classify", _classify, "python -m service classify beside the offline limit, with the default model", *asks)
     add("service", _service, "the service: its start, idle with every model, saturated with the default model", *asks)
     add("cache", _cache, "what remembered answers gain and cost, with the default model", *asks)
     load = add("load", _load, "the service under load, and which promises it keeps (takes 40 minutes)", *asks)
@@ -107,6 +108,11 @@ def _limits(arguments: argparse.Namespace, settings: Settings) -> Iterator[Repor
 def _family(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
     models = read_models(settings, arguments.photos)
     yield family.measure(models, default_model(models, settings), settings, quick=arguments.quick)
+
+
+def _classify(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    yield classify.measure(default_model(models, settings), settings, quick=arguments.quick)
 
 
 def _service(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:

@@ -36,11 +36,14 @@ class Repository:
         self._last = Listing()
         self._tried: dict[tuple[str, int], Signature] = {}  # what a version was when it was loaded last
 
-    async def start(self) -> None:
-        """Load what is there. Raises StartupError when nothing can be served, and the settings are a cause."""
+    async def start(self, only: str | None = None) -> None:
+        """Load what is there, or ``only`` one model.
+
+        Raises StartupError when nothing can be served, and the settings are a cause.
+        """
         default, path = self._settings.default_model, self._settings.model_repository
         async with self._changing:
-            self._last = await asyncio.to_thread(list_repository, path)  # what is there at the start is complete
+            self._last = await asyncio.to_thread(list_repository, path, only)  # what is there at the start is complete
             names = sorted({name for name, found in self._last.versions.items() if found} | {*self._last.unreadable})
             if not names and self._settings.repository != "explicit":
                 raise StartupError(f"no models in {path}: run `make export` first")

@@ -29,8 +29,9 @@ class Runtime:
     loading: asyncio.Task[None]  # fails with StartupError when the process cannot serve as it is configured
     _watching: asyncio.Task[None] | None = None
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, only: str | None = None) -> None:
+        """Serve all models of the repository, or ``only`` one."""
+        self.settings, self._only = settings, only
         self.metrics = Metrics()
         self._decoders = Decoders(settings)
         self.registry = Registry(settings.default_model, self._decoders)
@@ -116,7 +117,7 @@ class Runtime:
 
     async def _load_all(self) -> None:
         try:
-            await self.repository.start()
+            await self.repository.start(self._only)
         except Exception as error:
             self.registry.start_failed = f"can't start: {error}"
             log.error(self.registry.start_failed, exc_info=None if isinstance(error, StartupError) else error)

@@ -24,10 +24,10 @@ class Listing:
     left_out: list[str] = field(default_factory=list)
 
 
-def list_repository(repository: Path) -> Listing:
-    """List a model repository. Raises StartupError when it can't be read."""
+def list_repository(repository: Path, only: str | None = None) -> Listing:
+    """List a model repository, or ``only`` one model in it. Raises StartupError when it can't be read."""
     try:
-        folders = sorted(path for path in repository.iterdir() if not path.is_file())
+        folders = sorted(path for path in repository.iterdir() if not path.is_file() and only in (None, path.name))
     except OSError as error:
         raise StartupError(
             f"can't read the model repository {repository}: {error.strerror}; mount it, or run `make export` first"

@@ -57,6 +57,14 @@ def test_limits(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("xception_alone")
+def test_classify(bench: Any) -> None:
+    assert bench("classify --quick") == 0
+    found = figures("classify/classify.json")
+    assert found["photos"] == 12
+    assert found["ratio"] == [found["command_images_per_s"][0] / found["offline_images_per_s"][0]]
+
+
+@pytest.mark.usefixtures("xception_alone")
 def test_family(bench: Any) -> None:
     assert bench("family --quick") == 0
     found = figures("family/family.json")
