@@ -65,6 +65,9 @@ class _Address(_Group):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free port")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on for gRPC; 0 takes a free port; no gRPC if left out"
+    )
 
 
 class _Devices(_Group):
