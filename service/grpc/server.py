@@ -25,6 +25,8 @@ async def serving(runtime: Runtime) -> AsyncIterator[int]:
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": 0,  # else two servers would share the port without a word
         "grpc.max_allowed_incoming_connections": min(settings.max_connections, files // 8),
+        "grpc.server_handshake_timeout_ms": 2 * settings.body_timeout_ms,
+        "grpc.max_connection_idle_ms": settings.max_timeout_ms,
     }
     # As many calls again as the queue holds images: for those that are read, refused, or ask for health.
     server = grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=2 * settings.max_queue_size)

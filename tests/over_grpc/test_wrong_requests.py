@@ -79,7 +79,7 @@ PIXELS = {"datatype": "UINT8", "shape": [1, 299, 299, 3]}
         (of(asked(FRAMED), "timeout", int64_param=-1), "timeout must be a whole number"),
         (of(asked(FRAMED), "priority", string_param="high"), "priority must be a whole number"),
         (pictures(b"x", model_version="first"), "a version is a positive whole number"),
-        (pictures(*[b"x"] * 33), "a request of 33 images: it must have 1 to 32"),
+        (pictures(*[b"x"] * 17), "a request of 17 images: it must have 1 to 16"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
