@@ -65,9 +65,6 @@ class _Address(_Group):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free port")
-    grpc_port: int | None = Field(
-        None, ge=0, le=65535, description="port to listen on for gRPC; 0 takes a free port; no gRPC if left out"
-    )
 
 
 class _Devices(_Group):
@@ -121,6 +118,9 @@ class _Server(_Group):
     title = _Logs.title
 
     api_keys: Path | None = Field(None, description="TOML file of API keys; nobody needs a key if left out")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on for gRPC; 0 takes a free port; no gRPC if left out"
+    )
     max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
     drain_grace_ms: int = Field(
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from service import tracing
 from service.access import Trace, request_id
 from service.errors import (
     DeadlineExceeded,
@@ -122,7 +123,7 @@ class Method:
             call.request, call.trace.arrived = self.rpc.request(), time.perf_counter()
             if keys is not None:
                 keys.count(call.trace)
-            with self._held(len(raw)):
+            with tracing.request(self.path, call.metadata), self._held(len(raw)):
                 call.request = messages.parse(self.rpc.request, raw)
                 return await self.rpc.answer(call, call.request)
 
