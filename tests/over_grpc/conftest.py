@@ -20,8 +20,8 @@ def xception(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="package")
 def server(xception: Path) -> Iterator[Server]:
-    limits = {"max_body_bytes": 9_000_000, "max_batch_size": 2, "max_queue_size": 16}
-    with serving(xception, grpc_port=0, device="cpu", **limits) as running:
+    bytes_ = {"max_body_bytes": 9_000_000, "max_body_bytes_in_flight": 9_000_000}
+    with serving(xception, grpc_port=0, device="cpu", max_batch_size=2, max_queue_size=16, **bytes_) as running:
         yield running
 
 

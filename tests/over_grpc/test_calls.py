@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import time
 from typing import Any
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("_still_serves")
 
 def metric(over_http: httpx2.Client, name: str, **labels: str) -> float:
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
-    lines = [line for line in over_http.get("/metrics").text.splitlines() if line.startswith(f"inferception_{name}{{")]
+    beginnings = (f"inferception_{name}{{", f"inferception_{name} ")
+    lines = [line for line in over_http.get("/metrics").text.splitlines() if line.startswith(beginnings)]
     return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted))
 
 
@@ -54,12 +56,14 @@ def test_the_smaller_of_two_deadlines_counts(client: Client, photo: bytes) -> No
 
 def test_a_call_that_is_cancelled_gives_its_rows_back(client: Client, over_http: httpx2.Client, photo: bytes) -> None:
     gone, answered = (metric(over_http, name) for name in ("disconnected_total", "images_total"))
-    call = client.rpc("ModelInfer").future(pictures(*[photo] * MOST), timeout=PATIENCE_S)
+    request = pictures(*[photo] * MOST)
+    call = client.rpc("ModelInfer").future(request, timeout=PATIENCE_S)
     wait_until(lambda: metric(over_http, "queue_bytes") > 0)
+    assert metric(over_http, "body_bytes_in_flight") == request.ByteSize()
     call.cancel()
     wait_until(lambda: metric(over_http, "disconnected_total") == gone + 1)
     wait_until(lambda: metric(over_http, "queue_bytes") == 0)
-    assert metric(over_http, "queue_depth") == 0
+    assert metric(over_http, "queue_depth") == metric(over_http, "body_bytes_in_flight") == 0
     assert metric(over_http, "images_total") == answered  # no image of the call was answered
     assert metric(over_http, "requests_total", path=f"{SERVICE}ModelInfer", status="CANCELLED") >= 1
 
@@ -72,6 +76,28 @@ def test_a_flood_is_resource_exhausted_and_health_is_answered(client: Client, ph
     assert set(codes) == {Code.OK, Code.RESOURCE_EXHAUSTED}
     refusals = [call for call in calls if call.code() is not Code.OK]
     assert all(int(dict(call.trailing_metadata())["retry-after-ms"]) >= 1 for call in refusals)
+
+
+def test_messages_count_among_the_bytes_of_bodies(client: Client, over_http: httpx2.Client, photo: bytes) -> None:
+    call = client.rpc("ModelInfer").future(pictures(*[photo] * MOST), timeout=PATIENCE_S)
+    wait_until(lambda: metric(over_http, "queue_bytes") > 0)
+    with refused(Code.RESOURCE_EXHAUSTED, "bytes of bodies are in flight"):
+        client.infer(bytes(8_999_999))
+    assert call.code() is Code.OK
+
+
+def test_calls_at_a_time_are_bounded(client: Client, photo: bytes) -> None:
+    """Streams that are open count as calls, and a stream too many is gRPC's to refuse."""
+    sent = [queue.SimpleQueue[Any]() for _ in range(2 * MOST)]
+    streams = [client.stream(iter(messages.get, None)) for messages in sent]
+    for messages, stream in zip(sent, streams, strict=True):
+        messages.put(pictures(b"no picture"))
+        assert "not an image" in next(stream).error_message
+    with refused(Code.RESOURCE_EXHAUSTED, "limit"):
+        client.infer(pictures(photo))
+    for messages in sent:
+        messages.put(None)
+    assert [stream.code() for stream in streams] == [Code.OK] * 2 * MOST
 
 
 def test_a_call_is_counted_and_logged(client: Client, over_http: httpx2.Client, server: Server, photo: bytes) -> None:

@@ -96,9 +96,9 @@ def field(number: int, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 9])
 def test_a_list_of_numbers_is_short(number: int) -> None:
-    fields.check(field(5, field(5, field(number, bytes(2_500_000)))))
+    fields.check(field(5, field(5, field(number, bytes(1_250_000)))))
     with pytest.raises(InvalidParameter, match="bytes of numbers: send a tensor of this size in raw_input_contents"):
-        fields.check(field(5, field(5, field(number, bytes(2_500_001)))))
+        fields.check(field(5, field(5, field(number, bytes(1_250_001)))))
 
 
 def test_pictures_and_raw_tensors_may_be_large() -> None:
