@@ -25,7 +25,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock sbom images test-container clean
+.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock stubs sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,12 @@ lock: .venv/dev ## lock the requirements of the service, the GPU and Locust
 	cd requirements && $(compile) service-gpu.in --output-file service-gpu.txt \
 		--constraints service.txt --no-emit-package onnxruntime --no-emit-package onnxruntime-ep-openvino
 	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
+
+# The stubs get a pool of names of their own. A process that imports tritonclient's copy of the protocol needs the default
+# pool for that copy.
+stubs: .venv/dev ## write the stubs of service/grpc/inference.proto
+	$(bin)/python -m grpc_tools.protoc --proto_path=service/grpc --python_out=service/grpc inference.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' service/grpc/inference_pb2.py
 
 sbom: .venv/dev ## list what the images contain, as CycloneDX files in reports/
 	mkdir -p reports

@@ -48,6 +48,11 @@ class Server:
         parts = urlsplit(self.url)
         return str(parts.hostname), parts.port or 80
 
+    @property
+    def grpc_address(self) -> str:
+        """Host and port for gRPC, of a service that has ``grpc_port``."""
+        return next(found[1] for line in self.output if (found := re.search(r"gRPC at ([^)]+)\)", line)))
+
     def resident_bytes(self) -> int | None:
         """Return the resident memory now, in bytes. None without /proc or after the process has ended."""
         return self._memory("VmRSS")

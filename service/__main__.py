@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
     if command == "key":
-        from service.http.auth import KEY_NAME, new_key
+        from service.auth import KEY_NAME, new_key
 
         if not re.fullmatch(KEY_NAME, arguments.name):
             parser.error("the name of a key has letters, digits, _ and - alone")
@@ -90,7 +90,12 @@ def _serve(settings: Settings) -> int:
     from service.http.uvicorn_server import DrainingServer  # the web framework takes a third of a second to import
     from service.runtime import Runtime
 
-    server = DrainingServer(Runtime(settings))
+    runtime, grpc = Runtime(settings), None
+    if settings.grpc_port is not None:
+        from service.grpc.server import serving  # so does gRPC, with 16 MB
+
+        grpc = serving(runtime)
+    server = DrainingServer(runtime, grpc)
     try:
         listener = server.config.bind_socket()  # before anything is loaded
         listener.listen(server.config.backlog)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Self
 
+from service.auth import Keys, read_keys
 from service.budget import Budget
 from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
@@ -24,7 +25,10 @@ log = logging.getLogger("inferception")
 
 
 class Runtime:
-    """What all doors share. Enter it inside the event loop that serves."""
+    """What all doors share. Enter it inside the event loop that serves.
+
+    Raises StartupError for a wrong file of API keys.
+    """
 
     loading: asyncio.Task[None]  # fails with StartupError when the process cannot serve as it is configured
     _watching: asyncio.Task[None] | None = None
@@ -37,6 +41,7 @@ class Runtime:
         self.registry = Registry(settings.default_model, self._decoders)
         self.repository = Repository(settings, self.registry, self.load, self.retire)
         self.predict = Predict(self.registry, self.metrics, settings)
+        self.keys = Keys(read_keys(settings.api_keys)) if settings.api_keys else None
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)
         self._batcher = Batcher(self.metrics, settings.probe_interval_ms / 1e3)
         self._retiring: set[asyncio.Task[None]] = set()

@@ -130,6 +130,9 @@ class _Server(_Group):
         "serves what was there at the start",
     )
     poll_interval_ms: int = Field(5_000, ge=1, description="ms between looks at the model repository")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on for gRPC; 0 takes a free port; no gRPC if left out"
+    )
     max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
     drain_grace_ms: int = Field(
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from service.access import Trace
 from service.errors import InvalidParameter
-from service.http.access import Trace
 from service.http.body import REQUEST_BODY, Body
 from service.http.disconnect import ends_with_client
 from service.http.parameters import Asked, AskedInHeaders

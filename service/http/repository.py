@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from service.errors import InvalidParameter
 from service.http.body import Body
-from service.http.problems import without_folders
 from service.inference.traffic import Traffic
 from service.open_inference.descriptions import repository_index
 from service.open_inference.json_head import read_parameters
@@ -26,14 +25,7 @@ async def _read(request: Request) -> tuple[Runtime, dict[str, Any]]:
 async def index(request: Request) -> list[dict[str, str]]:
     """List what the model repository holds."""
     runtime, asked = await _read(request)
-    listed = repository_index(
-        runtime.registry, [] if asked.get("ready") is True else await runtime.repository.unloaded()
-    )
-    return [
-        entry | {"reason": without_folders(entry["reason"])}
-        for entry in listed
-        if entry["state"] == "READY" or asked.get("ready") is not True
-    ]
+    return await repository_index(runtime, only_ready=asked.get("ready") is True)
 
 
 @router.post("/models/{model}/load")

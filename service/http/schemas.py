@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from service.classifier import Classifier
-from service.errors import ServiceError
-from service.http.problems import Problem, problem_of, without_folders
+from service.errors import ServiceError, without_folders
+from service.http.problems import Problem, problem_of
 from service.inference.manifest import Prediction
 from service.scheduling.admission import Answer
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.errors import Unavailable
-from service.http.problems import described_problems, without_folders
+from service.errors import Unavailable, without_folders
+from service.http.problems import described_problems
 from service.http.schemas import Health, ModelInfo, Models, model_info
 from service.runtime import Runtime
 

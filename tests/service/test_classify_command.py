@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from service import __main__
-from service.http.auth import new_key
+from service.auth import new_key
 from tests.server import Server, serving
 from tests.service.version_copies import repository
 

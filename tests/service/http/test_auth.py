@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.auth import new_key, read_keys
 from service.errors import ModelNotFound, StartupError
 from service.http.app import create_app
-from service.http.auth import new_key, read_keys
 from service.predict import Predict, Question
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
