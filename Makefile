@@ -25,7 +25,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock sbom images test-container clean
+.PHONY: help setup gpu export serve test test-clients fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke lock sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ serve: .venv/service $(manifests) ## install and export what is missing, then se
 
 test: lint $(manifests) $(programs) ## run everything that CI runs
 	$(bin)/python -m pytest -n 2 --dist loadfile
+
+# What pytest reads from above tests/clients needs more than the clients' environment has.
+test-clients: .venv/clients $(manifests) ## run clients of the Open Inference Protocol, each against a real server
+	.venv/clients/bin/python -m pytest -m clients --confcutdir=tests/clients tests/clients
 
 fuzz: .venv/dev ## fuzz what reads clients' bytes (minutes)
 	$(bin)/python -m pytest -m fuzz --hypothesis-profile=fuzz
@@ -126,6 +130,12 @@ clean: ## remove .venv, exported models and reports
 	$(pip) -r requirements/dev.txt
 	$(pip) --no-deps -r requirements/reference.txt
 	$(pip) --no-deps --upgrade --target .venv/reference -r requirements/torchvision.txt
+	@touch $@
+
+.venv/clients: requirements/clients.txt .venv/service
+	@echo "== Installing clients of the Open Inference Protocol"
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -r requirements/clients.txt
 	@touch $@
 
 # Both packages are onnxruntime to Python, and the files of the one installed last count. So one has to go first.
