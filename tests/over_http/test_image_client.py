@@ -93,9 +93,9 @@ def test_asynchronous_requests(client: triton.InferenceServerClient, model: Mode
         inputs, outputs = asked(model, batch, 3)
         sent = client.async_infer("xception", inputs, request_id=str(number), model_version="1", outputs=outputs)
         waiting.append((str(number), batch, sent))
-    for number, batch, sent in waiting:
+    for name, batch, sent in waiting:
         found = sent.get_result()
-        assert found.get_response()["id"] == number
+        assert found.get_response()["id"] == name
         assert found.as_numpy(model.output).shape == (2, 3)
         assert first_labels(model, found) == [label for _, label in batch]
 
