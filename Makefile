@@ -40,7 +40,7 @@ export: $(manifests) ## export the models that model_repository lacks
 serve: .venv/service $(manifests) ## install and export what is missing, then serve on http://127.0.0.1:8000
 	@exec $(bin)/python -m service serve
 
-test: lint $(manifests) $(programs) ## run everything that CI runs
+test: lint $(manifests) $(programs) ## run what CI runs, but for test-clients
 	$(bin)/python -m pytest -n 2 --dist loadfile
 
 # What pytest reads from above tests/clients needs more than the clients' environment has.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import statistics
 import struct
 import time
@@ -32,8 +33,8 @@ log = logging.getLogger("bench")
 
 CLIENTS = {1: 16, 8: 4, 32: 2}  # by images in a request: enough that the device never waits for a client
 QUICK = {1: 1, 8: 1}
-ROUNDS = 7
-SECONDS = 4.0  # of one rate
+ROUNDS = 9
+SECONDS = 3.0  # of one rate
 IDLE_ROUNDS = 15  # of all photos
 
 Addresses = Mapping[str, tuple[str, int]]
@@ -55,7 +56,7 @@ def measure(model: Model, settings: Settings, program: Path | None = None, *, qu
             addresses["triton"] = running.enter_context(other).address
         rates = _rates(local, addresses, *((QUICK, 1, 0.1) if quick else (CLIENTS, ROUNDS, SECONDS)))
         idle = asyncio.run(_idle(local, addresses, 1 if quick else IDLE_ROUNDS))
-    over = {n: {who: _ratio(rate[who], rate["session"]) for who in addresses} for n, rate in rates.items()}
+    over = {n: _over_the_session(rate) for n, rate in rates.items()}
     more_ms = statistics.median(map(float.__sub__, idle["infer, picture"], idle["classify, picture"])) * 1e3
     figures = {
         "served": str(local),
@@ -133,15 +134,17 @@ def _whole(answer: Answer) -> Answer:
 
 
 async def _idle(local: InProcess, addresses: Addresses, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of single requests by way: every photo by every way in turn. The first round doesn't count."""
-    loop, photos = asyncio.get_running_loop(), local.model.photos
+    """Return the seconds of single requests by way: every photo by every way, in random order, after a lost round."""
+    loop, photos, chance = asyncio.get_running_loop(), local.model.photos, random.Random(0)  # noqa: S311 - no secret
     connections = {who: (await loop.create_connection(Connection, *where))[1] for who, where in addresses.items()}
     taken = defaultdict[str, list[float]](list)
     for photo, image in (1 + rounds) * list(zip(photos, decoded(local.model, photos, local.settings), strict=True)):
         start = time.perf_counter()
         local.session.run(image[None])
         taken["session, pixels"].append(time.perf_counter() - start)
-        for way, who, request in _ways(local, photo, image, addresses):
+        ways = list(_ways(local, photo, image, addresses))
+        chance.shuffle(ways)  # the way after the session's run would be slower
+        for way, who, request in ways:
             start = time.perf_counter()
             _whole(await connections[who].send(request))
             taken[way].append(time.perf_counter() - start)
@@ -167,6 +170,11 @@ def _pixels(local: InProcess, images: NDArray[np.uint8]) -> bytes:
     return infer_request(local.model.name, "UINT8", images.shape, images.tobytes(), timeout_ms)
 
 
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median over the rounds of the ratio of two rates."""
-    return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
+def _over_the_session(rates: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return each server's rate over the session's of the same round: the median, the least and the most."""
+    session, *servers = rates
+    figures = dict[str, float]()
+    for who in servers:
+        ratios = [rate / limit for rate, limit in zip(rates[who], rates[session], strict=True)]
+        figures |= {who: statistics.median(ratios), f"{who}_least": min(ratios), f"{who}_most": max(ratios)}
+    return figures
