@@ -143,7 +143,7 @@ async def _idle(local: InProcess, addresses: Addresses, rounds: int) -> dict[str
         local.session.run(image[None])
         taken["session, pixels"].append(time.perf_counter() - start)
         ways = list(_ways(local, photo, image, addresses))
-        chance.shuffle(ways)  # the way after the session's run would be slower
+        chance.shuffle(ways)  # a fixed order could favour one way
         for way, who, request in ways:
             start = time.perf_counter()
             _whole(await connections[who].send(request))
