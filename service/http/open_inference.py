@@ -105,7 +105,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     runtime: Runtime = request.app.state.runtime
     trace: Trace = request.state.trace
     asked_at = asyncio.get_running_loop().time()
-    question = runtime.predict.question(model, number(version), None, trace.best_priority)
+    # The body may ask for the longest deadline, so nothing is refused before it that would be in time for that.
+    question = runtime.predict.question(model, number(version), runtime.settings.max_timeout_ms, trace.best_priority)
     trace.model = question.classifier.name
     async with question.asked():
         with Body(request, runtime.settings, runtime.body_bytes) as body:
