@@ -29,7 +29,7 @@ build = BUILDAH_FORMAT=docker $(ENGINE) build --file docker/Dockerfile $(BUILD_F
 	--build-arg REVISION=$(shell git rev-parse HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu export serve test fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke screenshots lock sbom images test-container clean
+.PHONY: help setup gpu export serve test test-clients fuzz test-gpu test-gpu-wheel lint bench family load locust locust-smoke screenshots lock stubs sbom images test-container clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,15 @@ export: $(manifests) ## export the models that model_repository lacks
 serve: .venv/service $(manifests) ## install and export what is missing, then serve on http://127.0.0.1:8000
 	@exec $(bin)/python -m service serve
 
-test: lint $(manifests) $(programs) ## run everything that CI runs
+test: lint $(manifests) $(programs) ## run what CI runs, but for test-clients
 	$(bin)/python -m pytest -n 2 --dist loadfile
+
+# What pytest reads from above tests/clients needs more than the clients' environment has. Each file has a process of its
+# own, because no two copies of the protocol fit into protobuf's default pool.
+test-clients: .venv/clients $(manifests) ## run clients of the Open Inference Protocol, each against a real server
+	for file in tests/clients/test_*.py; do \
+		.venv/clients/bin/python -m pytest -q -m clients --confcutdir=tests/clients $$file || exit 1; \
+	done
 
 fuzz: .venv/dev ## fuzz what reads clients' bytes (minutes)
 	$(bin)/python -m pytest -m fuzz --hypothesis-profile=fuzz
@@ -99,6 +106,12 @@ lock: .venv/dev ## lock the requirements of the service, the GPU and Locust
 		--constraints service.txt --no-emit-package onnxruntime --no-emit-package onnxruntime-ep-openvino
 	cd requirements && $(compile) locust.in --output-file locust.txt --constraints dev.txt
 
+# The stubs get a pool of names of their own. A process that imports tritonclient's copy of the protocol needs the default
+# pool for that copy.
+stubs: .venv/dev ## write the stubs of service/grpc/inference.proto
+	$(bin)/python -m grpc_tools.protoc --proto_path=service/grpc --python_out=service/grpc inference.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' service/grpc/inference_pb2.py
+
 sbom: .venv/dev ## list what the images contain, as CycloneDX files in reports/
 	mkdir -p reports
 	for kind in service service-gpu locust; do \
@@ -134,6 +147,12 @@ clean: ## remove .venv, exported models and reports
 	$(pip) -r requirements/dev.txt
 	$(pip) --no-deps -r requirements/reference.txt
 	$(pip) --no-deps --upgrade --target .venv/reference -r requirements/torchvision.txt
+	@touch $@
+
+.venv/clients: requirements/clients.txt .venv/service
+	@echo "== Installing clients of the Open Inference Protocol"
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -r requirements/clients.txt
 	@touch $@
 
 # Both packages are onnxruntime to Python, and the files of the one installed last count. So one has to go first.

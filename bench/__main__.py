@@ -1,4 +1,4 @@
-"""``python -m bench limits | family | service | load | rewrites | gpu``: measure, print, and write reports."""
+"""``python -m bench limits | classify | service | cache | triton | load | ...``: measure, print, and write reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench import family, idle, limits, plots, saturated
+from bench import cache, classify, family, idle, limits, plots, saturated, triton
 from bench.report import Report
 from bench.repository import default_model, read_models
 from bench.scenarios import SCENARIOS
@@ -81,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     asks = (photos, reports, quick)
     add("limits", _limits, "every model without HTTP: the session alone, decoding alone, both side by side", *asks)
     add("family", _family, "every model beside the default model: the sessions alone, in turns", *asks)
+    add("classify", _classify, "python -m service classify beside the offline limit, with the default model", *asks)
     add("service", _service, "the service: its start, idle with every model, saturated with the default model", *asks)
+    add("cache", _cache, "what remembered answers gain and cost, with the default model", *asks)
+    beside = add("triton", _triton, "pixels over the Open Inference Protocol, beside the session and Triton", *asks)
+    beside.add_argument("--triton", type=Path, metavar="FOLDER",
+                        help="folder of a real Triton, as /opt/tritonserver (default: Triton is left out)")  # fmt: skip
     load = add("load", _load, "the service under load, and which promises it keeps (takes 40 minutes)", *asks)
     load.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO",
                       help=f"scenarios: any of {', '.join(SCENARIOS)} (default: all)")  # fmt: skip
@@ -108,11 +113,26 @@ def _family(arguments: argparse.Namespace, settings: Settings) -> Iterator[Repor
     yield family.measure(models, default_model(models, settings), settings, quick=arguments.quick)
 
 
+def _classify(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    yield classify.measure(default_model(models, settings), settings, quick=arguments.quick)
+
+
 def _service(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
     models = read_models(settings, arguments.photos)
     chosen = default_model(models, settings)
     yield idle.measure(models, settings, quick=arguments.quick)
     yield saturated.measure(chosen, settings, quick=arguments.quick)
+
+
+def _cache(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    yield cache.measure(default_model(models, settings), settings, quick=arguments.quick)
+
+
+def _triton(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:
+    models = read_models(settings, arguments.photos)
+    yield triton.measure(default_model(models, settings), settings, arguments.triton, quick=arguments.quick)
 
 
 def _load(arguments: argparse.Namespace, settings: Settings) -> Iterator[Report]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from service.errors import StartupError
 from service.inference.manifest import Manifest, checked_file, read_labels, read_manifest
-from service.inference.repository import model_folders, version_folders
+from service.inference.repository import list_repository
 from service.settings import Settings
 
 PHOTOS = Path(".cache/photos")  # where `make` puts them
@@ -46,8 +46,8 @@ def read_models(settings: Settings, photos: Path | None = None) -> dict[str, Mod
 
     Raises StartupError if there is no model or no photo, and InvalidManifest.
     """
-    versions = [version_folders(model) for model in model_folders(settings.model_repository)]
-    folders = [folders[-1] for folders in versions if folders]
+    versions = list_repository(settings.model_repository).versions
+    folders = [settings.model_repository / name / str(max(found)) for name, found in versions.items() if found]
     if not folders:
         raise StartupError(f"no models in {settings.model_repository}: run `make export` first")
     if photos is None and PHOTOS.is_dir():

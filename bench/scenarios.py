@@ -19,6 +19,7 @@ from bench.hostile import hostile
 from bench.patience import patience
 from bench.report import Bar, Report
 from bench.run import Run, one_by_one
+from bench.swap import swap
 from bench.timing import percentile
 from bench.traffic import poisson
 from bench.under_load import CLIENTS, Plan, UnderLoad
@@ -197,6 +198,7 @@ SCENARIOS: dict[str, Scenario] = {
     "soak": soak,
     "hostile": hostile,
     "patience": patience,
+    "swap": swap,
 }
 
 

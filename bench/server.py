@@ -22,7 +22,10 @@ START_S = 120.0
 
 @dataclass
 class Server:
-    """A process that announces ``ready at http://...``, or that it is not ready. ``url`` is empty until it is ready."""
+    """A process that announces its address, or that it is not ready. ``url`` is empty until it is ready.
+
+    The service and the plain server announce ``ready at http://...``, and Triton ``"Started HTTPService at ..."``.
+    """
 
     process: subprocess.Popen[str]
     url: str = ""
@@ -35,9 +38,9 @@ class Server:
             self.output.append(line)
             if self.url:  # after the announcement, this thread costs a load test little
                 continue
-            found = re.search(r"ready at (http://\S+)", line)
+            found = re.search(r'(?:ready at http://|Started HTTPService at )([^\s"]+)', line)
             if found:
-                self.url = found[1]
+                self.url = f"http://{found[1]}"
             if found or "it is not ready: " in line:
                 self.announced.set()
         self.announced.set()
@@ -47,6 +50,11 @@ class Server:
         """Host and port."""
         parts = urlsplit(self.url)
         return str(parts.hostname), parts.port or 80
+
+    @property
+    def grpc_address(self) -> str:
+        """Host and port for gRPC, of a service that has ``grpc_port``."""
+        return next(found[1] for line in self.output if (found := re.search(r"gRPC at ([^)]+)\)", line)))
 
     def resident_bytes(self) -> int | None:
         """Return the resident memory now, in bytes. None without /proc or after the process has ended."""
@@ -113,10 +121,14 @@ def running(kind: type[S], command: Sequence[str], environment: Mapping[str, str
 
 def service(settings: Settings, **others: object) -> AbstractContextManager[Server]:
     """Run ``python -m service serve`` on a free port with ``settings``. Entries of ``others`` replace settings."""
-    told = settings.model_dump(mode="json", exclude_unset=True) | {"port": 0} | others
+    return running(Server, [sys.executable, "-m", "service", "serve"], environment(settings, port=0, **others))
+
+
+def environment(settings: Settings, **others: object) -> dict[str, str]:
+    """Return variables from which a process reads ``settings``. Entries of ``others`` replace settings."""
+    told = settings.model_dump(mode="json", exclude_unset=True) | others
     chosen = {f"INFERCEPTION_{name.upper()}": str(value) for name, value in told.items() if value is not None}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")}
-    return running(Server, [sys.executable, "-m", "service", "serve"], environment | chosen)
+    return {name: value for name, value in os.environ.items() if not name.startswith("INFERCEPTION_")} | chosen
 
 
 def plain(folder: Path, precision: str = "fp32", limit: int | None = None) -> AbstractContextManager[Server]:

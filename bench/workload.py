@@ -32,6 +32,7 @@ class Outcome:
     finished: float = math.nan
     status: int | None = None
     retry_after: str | None = None
+    version: int | None = None
     right: bool = False
     error: Error | None = None
 
@@ -60,7 +61,8 @@ class Workload:
     """The requests to send, and the server's address.
 
     ``vanishing`` is the share of clients that close their socket within ``vanish_within_s`` seconds after sending.
-    ``patience_s`` is the time in seconds after which the other clients give up.
+    ``patience_s`` is the time in seconds after which the other clients give up. ``numbered`` labels end with the number
+    of the version that gave them.
     """
 
     address: tuple[str, int]
@@ -71,6 +73,7 @@ class Workload:
     vanish_within_s: float = 1.0
     patience_s: float = 30.0
     seed: int = 0
+    numbered: bool = False
 
     def requests(self) -> list[bytes]:
         """Return the bytes of one request per photo."""
@@ -112,7 +115,11 @@ class Client:
             self._idle.append(connection)
             outcome.status, outcome.retry_after = answer.status, answer.headers.get("retry-after")
             outcome.first_byte, outcome.finished = answer.first_byte, answer.finished
-            outcome.right = answer.status == 200 and json.loads(answer.body)["predictions"][0]["label"] == photo.label
+            if answer.status == 200:
+                given = json.loads(answer.body)
+                outcome.version = given.get("version")
+                right = f"{photo.label} {outcome.version}" if load.numbered else photo.label
+                outcome.right = given["predictions"][0]["label"] == right
             return outcome
         outcome.finished = loop.time()
         if connection:

@@ -1,4 +1,4 @@
-"""``python -m service serve | check | key``."""
+"""``python -m service serve | check | classify | key``."""
 
 import argparse
 import asyncio
@@ -10,49 +10,62 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from service import logs, tracing
+from service.classify_photos import options
 from service.errors import StartupError
 from service.settings import ModelSettings, Settings, group_of
 
 USAGE = "python -m service COMMAND [OPTION VALUE]...   Each option is also the variable INFERCEPTION_<OPTION>"
+COMMANDS: dict[str, tuple[type[ModelSettings], str]] = {
+    "serve": (Settings, "load the models and answer requests"),
+    "check": (ModelSettings, "load every model, try it, and exit"),
+    "classify": (ModelSettings, "classify photos, here or on a running server, and exit"),
+}
 S = TypeVar("S", bound=ModelSettings)
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done or drained, 1 cannot start or a check failed, 2 bad usage."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Classify images over HTTP.")
+    """Run the command line. Exit codes: 0 done or drained, 1 cannot start or something failed, 2 bad usage."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="Classify images.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    serve = _options(commands.add_parser("serve", usage=USAGE, help="load the models and answer requests"), Settings)
-    check = _options(
-        commands.add_parser("check", usage=USAGE, help="load every model, try it, and exit"), ModelSettings
-    )
+    parsers = {name: commands.add_parser(name, usage=USAGE, help=text) for name, (_, text) in COMMANDS.items()}
+    parsers["classify"].usage = USAGE.replace("COMMAND", "classify PHOTO...")
+    options.add(parsers["classify"])
+    sources = {name: _options(parsers[name], kind) for name, (kind, _) in COMMANDS.items()}
     commands.add_parser("key", help="make an API key, and its lines for the file api_keys").add_argument("name")
     arguments = parser.parse_args()
     command = vars(arguments).pop("command")
     if command == "key":
-        from service.http.auth import KEY_NAME, new_key
+        from service.auth import KEY_NAME, new_key
 
         if not re.fullmatch(KEY_NAME, arguments.name):
             parser.error("the name of a key has letters, digits, _ and - alone")
         print(new_key(arguments.name))
         return
+    asked = options.take(arguments, parsers["classify"]) if command == "classify" else None
+    settings = _settings(arguments, COMMANDS[command][0], sources[command])
+    logs.configure(settings.log_format)
     try:
-        if command == "serve":
-            settings = CliApp.run(Settings, cli_args=arguments, cli_settings_source=serve)
-        else:
-            chosen = CliApp.run(ModelSettings, cli_args=arguments, cli_settings_source=check)
-            settings = Settings(**chosen.model_dump())
+        tracing.configure()
+        if asked:
+            from service.classify_photos.command import classify  # takes a third of a second to import
+
+            sys.exit(classify(asked, settings))
+        sys.exit(_serve(settings) if command == "serve" else asyncio.run(_check(settings)))
+    except StartupError as error:
+        print(f"can't start: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _settings(arguments: argparse.Namespace, kind: type[S], source: CliSettingsSource[S]) -> Settings:
+    """Return all settings, of which the arguments may set those of ``kind``. A wrong one ends the process."""
+    try:
+        chosen = CliApp.run(kind, cli_args=arguments, cli_settings_source=source)
+        return chosen if isinstance(chosen, Settings) else Settings(**chosen.model_dump())
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0])
             print(f"--{name.replace('_', '-')} or INFERCEPTION_{name.upper()}: {problem['msg']}", file=sys.stderr)
         sys.exit(2)
-    logs.configure(settings.log_format)
-    try:
-        tracing.configure()
-        sys.exit(_serve(settings) if command == "serve" else asyncio.run(_check(settings)))
-    except StartupError as error:
-        print(f"can't start: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def _options(parser: argparse.ArgumentParser, settings: type[S]) -> CliSettingsSource[S]:
@@ -77,7 +90,12 @@ def _serve(settings: Settings) -> int:
     from service.http.uvicorn_server import DrainingServer  # the web framework takes a third of a second to import
     from service.runtime import Runtime
 
-    server = DrainingServer(Runtime(settings))
+    runtime, grpc = Runtime(settings), None
+    if settings.grpc_port is not None:
+        from service.grpc.server import serving  # so does gRPC, with 16 MB
+
+        grpc = serving(runtime)
+    server = DrainingServer(runtime, grpc)
     try:
         listener = server.config.bind_socket()  # before anything is loaded
         listener.listen(server.config.backlog)

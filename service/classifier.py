@@ -20,6 +20,7 @@ from service.inference.manifest import Manifest, Prediction, read_labels, read_m
 from service.inference.picture_cost import Encoded
 from service.inference.placement import Alone, Placement, place
 from service.inference.warm_up import GoldenSamples, warm_up
+from service.remembered import Image, Remembered
 from service.scheduling.admission import AT_ONCE, Answer, Decoding
 from service.scheduling.batch_queue import BatchQueue, Terms
 from service.scheduling.batcher import Batcher, Served
@@ -28,8 +29,6 @@ from service.scheduling.pixel_slab import PixelSlab
 from service.scheduling.scheduler import Model
 from service.settings import Settings
 from service.statistics import Statistics
-
-Image = Encoded | NDArray[np.uint8]  # a picture's file, or pixels [height, width, 3]
 
 
 @contextmanager
@@ -60,6 +59,7 @@ class Classifier:
     _batcher: Batcher
     _decoders: Decoders
     _how: How  # pictures are decoded
+    remembered: Remembered | None  # None if every image runs
     _questions: int = field(default=0, init=False)  # being asked; their images may be still to come
     _unasked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
@@ -104,8 +104,9 @@ class Classifier:
         await self._batcher.remove(self.served)
 
     def check(self, terms: Terms) -> None:
-        """Raise what ``classify`` would raise now, without an image: Unavailable or Overloaded."""
-        self._batcher.check(self.served, terms)
+        """Raise what ``classify`` would raise now, whatever the image: Unavailable or Overloaded."""
+        if self.remembered is None:  # else the image may be one that needs no place in the queue
+            self._batcher.check(self.served, terms)
 
     async def classify(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
         """Classify images together: all are admitted or none is, and what fails one fails all.
@@ -113,12 +114,17 @@ class Classifier:
         The deadline is in seconds on the event loop's clock. Raises InvalidParameter, InvalidImage, ImageTooLarge,
         UnsupportedType, Unavailable, Overloaded, DeadlineExceeded or InferenceFailed. Cancelling is safe at any moment.
         """
+        run = functools.partial(self._run, images, terms)
+        return await (self.remembered.answers(images, terms, run) if self.remembered else run(range(len(images))))
+
+    async def _run(self, images: Sequence[Image], terms: Terms, numbers: Sequence[int]) -> list[Answer]:
+        """Classify the images of these numbers."""
         until = time.monotonic() + terms.deadline - asyncio.get_running_loop().time()
-        self._decoders.check([image for image in images if not isinstance(image, np.ndarray)])
+        self._decoders.check([image for n in numbers if not isinstance(image := images[n], np.ndarray)])
         with ExitStack() as admitted:
             decodings = [
-                self._decoding(image, until, admitted, f"image {index}: " if len(images) > 1 else "")
-                for index, image in enumerate(images)
+                self._decoding(images[number], until, admitted, f"image {number}: " if len(images) > 1 else "")
+                for number in numbers
             ]
             answers = await self._batcher.classify(self.served, decodings, terms)
         if any(math.isnan(answer.probabilities[0]) for answer in answers):  # then the softmax made all of them so
@@ -158,8 +164,9 @@ def load(folder: Path, settings: Settings, batcher: Batcher, decoders: Decoders,
     rows = settings.max_queue_size + slots * settings.max_batch_size + settings.decoders + 1
     pixels = PixelSlab(rows, settings.max_batch_size, size.height, size.width, slots, pin)
     served = Served(
-        Model(manifest.name, placement.sessions, BatchQueue(cost, settings.max_queue_size)),
+        Model(manifest.name, placement.sessions, BatchQueue(cost, settings.max_queue_size), version=manifest.version),
         pixels,
         probe=functools.partial(golden.probe, placement.sessions),
     )
-    return Classifier(folder, manifest, labels, placement, batch_s, served, batcher, decoders, how)
+    remembered = Remembered(len(labels), settings.cache_bytes) if settings.cache_bytes else None
+    return Classifier(folder, manifest, labels, placement, batch_s, served, batcher, decoders, how, remembered)

@@ -1,5 +1,9 @@
 """What can go wrong, in the domain's terms. Each door has its own map from these to what its protocol says."""
 
+import re
+
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+")
+
 
 class ServiceError(Exception):
     """Base of every error whose message is meant for the client or the operator."""
@@ -99,3 +103,8 @@ class InferenceFailed(ServiceError):
 
 class ClientGone(Exception):
     """The client closed its connection. Nobody reads an answer, so this is no ServiceError."""
+
+
+def without_folders(text: str) -> str:
+    """Return ``text`` with the names of files in place of their absolute paths, which are no client's business."""
+    return _FOLDERS.sub("", text)

@@ -31,13 +31,13 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
-        return _visible(f"{super().formatMessage(record).rstrip()} {fields}".rstrip())
+        return visible(f"{super().formatMessage(record).rstrip()} {fields}".rstrip())
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        return "\n".join(f"  {_visible(line)}" for line in super().formatException(ei).splitlines())
+        return "\n".join(f"  {visible(line)}" for line in super().formatException(ei).splitlines())
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Escape what is no space and cannot be seen: control characters, separators of lines, marks of direction."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -16,42 +16,47 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._by_model: list[Counter | Histogram] = []
+        self._by_version: list[Counter | Histogram] = []
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             made = Counter(f"inferception_{name}", text, labels, registry=self.registry)
-            if "model" in labels:
-                self._by_model.append(made)
+            if "version" in labels:
+                self._by_version.append(made)
             return made
 
-        def histogram(name: str, text: str, buckets: Sequence[float], label: str) -> Histogram:
-            return Histogram(f"inferception_{name}", text, (label,), buckets=buckets, registry=self.registry)
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"inferception_{name}", text, labels, buckets=buckets, registry=self.registry)
 
+        version = "model", "version"
         self.requests = counter("requests_total", "Answers by model, path and status", "model", "path", "status")
         self.key_requests = counter("key_requests_total", "Answers by API key and status", "key", "status")
-        self.images = counter("images_total", "Images by model and outcome", "model", "outcome")
-        self.shed = counter("shed_total", "Images refused or shed for load, by reason", "model", "reason")
-        self.expired = counter("expired_total", "Requests answered 504, their deadline passed", "model")
+        self.images = counter("images_total", "Images by version and outcome", *version, "outcome")
+        self.shed = counter("shed_total", "Images refused or shed for load, by reason", *version, "reason")
+        self.expired = counter("expired_total", "Requests answered 504, their deadline passed", *version)
         self.connections_refused = counter(
             "connections_refused_total", "Connections cut off before a request was read, by reason", "reason"
         )
-        self.disconnected = counter("disconnected_total", "Clients gone before their answer", "model")
-        self.batches = counter("batches_total", "Batches by model and outcome", "model", "outcome")
-        self.batch_seconds = counter("batch_seconds_total", "Time that batches took", "model")
-        self.predicted_seconds = counter("predicted_batch_seconds_total", "Time they were predicted to take", "model")
-        self.batch_size = histogram("batch_size", "Images by batch", _IMAGES, "model")
-        self._by_model.append(self.batch_size)
-        self.stage = histogram("stage_seconds", "Time by stage: read, decode, queue, infer, total", _SECONDS, "stage")
+        self.disconnected = counter("disconnected_total", "Clients gone before their answer", *version)
+        self.cache_hits = counter("cache_hits_total", "Images answered by a remembered answer", *version)
+        self.cache_misses = counter("cache_misses_total", "Images that ran, since no answer was remembered", *version)
+        self.batches = counter("batches_total", "Batches by version and outcome", *version, "outcome")
+        self.batch_seconds = counter("batch_seconds_total", "Time that batches took", *version)
+        self.predicted_seconds = counter("predicted_batch_seconds_total", "Time they were predicted to take", *version)
+        self.batch_size = histogram("batch_size", "Images by batch", _IMAGES, *version)
+        self._by_version.append(self.batch_size)
+        self.stage = histogram(
+            "stage_seconds", "Time by stage: read, cache, decode, queue, infer, total", _SECONDS, "stage"
+        )
 
     def held(self, name: str, text: str, budget: Budget) -> None:
         """Expose how much of ``budget`` is held, as the gauge ``inferception_<name>``."""
         gauge = Gauge(f"inferception_{name}", text, registry=self.registry)
         gauge.set_function(lambda: budget.held)
 
-    def forget(self, model: str) -> None:
-        """Remove what was counted of a model that is no longer served."""
-        for metric in self._by_model:
-            metric.remove_by_labels({"model": model})
+    def forget(self, model: str, version: int) -> None:
+        """Remove what was counted of a version that is no longer served."""
+        for metric in self._by_version:
+            metric.remove_by_labels({"model": model, "version": str(version)})
 
     def exposition(self) -> bytes:
         """Return all of it in Prometheus' text format."""

@@ -15,11 +15,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from service.classifier import Classifier, Image
+from service.classifier import Classifier
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, ServiceError, Unavailable
 from service.inference.picture_cost import Encoded
+from service.inference.traffic import Label
 from service.metrics import Metrics
 from service.registry import Registry
+from service.remembered import Image
 from service.scheduling.admission import Answer
 from service.scheduling.batch_queue import Priority, Terms
 from service.settings import Settings
@@ -50,6 +52,10 @@ class Question:
     _images: int = field(default=1, init=False)  # that one error is the answer to
     _answered: float | None = field(default=None, init=False)  # when the answers came, on time.perf_counter
 
+    @property
+    def _version(self) -> tuple[str, int]:
+        return self.classifier.name, self.classifier.version
+
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[None]:
         """Check admission, then let the block read the images and get their answers.
@@ -75,7 +81,7 @@ class Question:
             self._failed(DeadlineExceeded(""), time.perf_counter() - start)
             raise DeadlineExceeded(f"no answer within {self.timeout_s:g} s") from None
         except (asyncio.CancelledError, ClientGone):
-            self._metrics.disconnected.labels(self.classifier.name).inc()
+            self._metrics.disconnected.labels(*self._version).inc()
             raise
 
     def on(self, timeout_s: float, terms: Terms) -> None:
@@ -98,16 +104,22 @@ class Question:
     async def _answer(self, images: Sequence[Image], terms: Terms) -> list[Answer]:
         with _memory():
             answers = await self.classifier.classify(images, terms)
-        self._metrics.images.labels(self.classifier.name, "ok").inc(len(answers))
+        self._metrics.images.labels(*self._version, "ok").inc(len(answers))
         for answer in answers:
             for stage, seconds in answer.stages.items():
                 self._metrics.stage.labels(stage).observe(seconds)
+            if "cache" in answer.stages:
+                looked_up = self._metrics.cache_misses if answer.batch_size else self._metrics.cache_hits
+                looked_up.labels(*self._version).inc()
         return answers
 
     def _note(self, answers: Sequence[Answer]) -> None:
         self._answered = time.perf_counter()
-        self.stages = {name: max(answer.stages[name] for answer in answers) for name in answers[0].stages}
-        self.classifier.statistics.answered(len(answers), self.stages)
+        for answer in answers:
+            for stage, seconds in answer.stages.items():
+                self.stages[stage] = max(seconds, self.stages.get(stage, 0.0))
+        ran = sum(answer.batch_size > 0 for answer in answers)
+        self.classifier.statistics.answered(ran, self.stages)
 
     async def answers(self, images: Sequence[Encoded]) -> list[Answer | ServiceError]:
         """Classify several encoded images. An image that fails has its error in its place.
@@ -138,12 +150,12 @@ class Question:
 
     def count(self, error: ServiceError, images: int = 1) -> None:
         """Count the images that got ``error`` for an answer."""
-        model, reason = self.classifier.name, type(error).__name__
-        self._metrics.images.labels(model, reason).inc(images)
+        reason = type(error).__name__
+        self._metrics.images.labels(*self._version, reason).inc(images)
         if isinstance(error, Overloaded):
-            self._metrics.shed.labels(model, reason).inc(images)
+            self._metrics.shed.labels(*self._version, reason).inc(images)
         elif isinstance(error, DeadlineExceeded):
-            self._metrics.expired.labels(model).inc()
+            self._metrics.expired.labels(*self._version).inc()
 
 
 @dataclass(frozen=True)
@@ -154,12 +166,14 @@ class Predict:
     metrics: Metrics
     settings: Settings
 
-    def question(self, model: str | None, version: int | None, timeout_ms: int | None, priority: Priority) -> Question:
-        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.find`` raises.
+    def question(
+        self, model: str | None, version: int | Label | None, timeout_ms: int | None, priority: Priority
+    ) -> Question:
+        """Find a model, and set a deadline in ``timeout_ms`` milliseconds. Raises what ``Registry.choose`` raises.
 
         Without ``timeout_ms``, nobody said how long an answer is worth waiting for: the wait is bounded as well.
         """
-        classifier = self.registry.find(model, version)
+        classifier = self.registry.choose(model, version)
         now = asyncio.get_running_loop().time()
         return Question(classifier, *self.terms(now, timeout_ms, priority), self.metrics)
 

@@ -118,9 +118,27 @@ class _Server(_Group):
     title = _Logs.title
 
     api_keys: Path | None = Field(None, description="TOML file of API keys; nobody needs a key if left out")
+    keep_versions: int = Field(
+        1, ge=1, description="versions of each model that are served beside labelled ones, the highest"
+    )
+    admin_api: bool = Field(
+        False, description="true lets clients load, unload and label models; with api_keys, administrators alone"
+    )
+    repository: Literal["poll", "explicit", "fixed"] = Field(
+        "poll",
+        description="poll serves new versions and drops removed ones; explicit waits for clients that say so; fixed "
+        "serves what was there at the start",
+    )
+    poll_interval_ms: int = Field(5_000, ge=1, description="ms between looks at the model repository")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on for gRPC; 0 takes a free port; no gRPC if left out"
+    )
     max_connections: int = Field(1024, ge=1, description="open connections; one more is answered 503 and closed")
     drain_grace_ms: int = Field(
         1_000, ge=0, description="ms after SIGTERM in which new work is answered 503, while load balancers notice"
+    )
+    cache_bytes: int = Field(
+        0, ge=0, description="bytes of answers that each version remembers, for images that come again; 0 for none"
     )
     probe_interval_ms: int = Field(5_000, ge=1, description="ms between trials of a model that keeps failing")
     root_path: str | None = Field(
@@ -134,6 +152,13 @@ class _Server(_Group):
         pattern=r"^(\*|https?://[^/\s,]+(,https?://[^/\s,]+)*)$",
         description="web pages that browsers let ask, as https://a.example,https://b.example, or *; none if left out",
     )
+
+    @field_validator("repository")
+    @classmethod
+    def _explicit_waits_for_somebody(cls, repository: str, info: ValidationInfo) -> str:
+        if repository == "explicit" and not info.data.get("admin_api"):
+            raise ValueError("explicit needs admin_api=true, or nobody could load a model")
+        return repository
 
     @field_validator("trusted_proxies")
     @classmethod

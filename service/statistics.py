@@ -32,7 +32,8 @@ class Statistics:
     """Durations of requests by outcome and by stage, and of batches by the number of their images.
 
     ``success`` and ``fail`` are whole requests. A request that was refused for load is neither. ``compute_input`` is
-    decoding, ``compute_output`` is describing the answer.
+    decoding, ``compute_output`` is describing the answer. ``cache_hit`` is the look-up of requests whose images were
+    all remembered, and ``cache_miss`` that of the other requests whose images were looked up.
     """
 
     success: Duration = field(default_factory=Duration)
@@ -41,17 +42,22 @@ class Statistics:
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
     images: int = 0
     last_ms: int = 0  # when an image was last answered, in milliseconds since 1970
     batches: defaultdict[int, Batches] = field(default_factory=lambda: defaultdict(Batches))
 
     def answered(self, images: int, stages: Mapping[str, float]) -> None:
-        """Count a request whose ``images`` were answered, by the seconds that it spent in each stage."""
+        """Count a request that was answered and had ``images`` run, by the seconds that it spent in each stage."""
         self.images += images
         self.last_ms = time.time_ns() // 1_000_000
-        self.compute_input.add(stages["decode"])
-        self.queue.add(stages["queue"])
-        self.compute_infer.add(stages["infer"])
+        if "cache" in stages:
+            (self.cache_miss if images else self.cache_hit).add(stages["cache"])
+        if images:
+            self.compute_input.add(stages["decode"])
+            self.queue.add(stages["queue"])
+            self.compute_infer.add(stages["infer"])
 
     def ran(self, images: int, decode_s: float, infer_s: float) -> None:
         """Count a batch that was answered."""

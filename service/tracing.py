@@ -1,13 +1,16 @@
 """OpenTelemetry traces: off unless the standard ``OTEL_*`` variables ask for them, then sent by OTLP over HTTP.
 
-A request's server span is FastAPI's own. Under it each image has ``decode``, ``queue`` and ``infer``, in turn.
-The ``batch`` that images share is a trace of its own, which every ``infer`` links to.
+A request's server span is FastAPI's own, or for gRPC the one of ``request``. Under it each image has ``decode``,
+``queue`` and ``infer``, in turn. The ``batch`` that images share is a trace of its own, which every ``infer`` links to.
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
+from opentelemetry.propagate import extract
 from opentelemetry.util.types import AttributeValue
 
 from service.errors import StartupError
@@ -47,6 +50,17 @@ def configure() -> None:
 def is_on() -> bool:
     """Return whether traces are sent."""
     return not isinstance(_tracer, trace.NoOpTracer)
+
+
+@contextmanager
+def request(name: str, metadata: Mapping[str, str]) -> Iterator[None]:
+    """Let the block be a span that continues the client's ``traceparent``, if traces are sent."""
+    if not is_on():
+        yield
+        return
+    kind = trace.SpanKind.SERVER
+    with _tracer.start_as_current_span(name, extract(metadata), kind, record_exception=False):
+        yield
 
 
 def start_batch(model: str, images: int, size: int) -> Span:

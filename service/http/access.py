@@ -4,50 +4,17 @@ Starlette's BaseHTTPMiddleware would hide from a route that its client has gone.
 """
 
 import logging
-import re
-import secrets
-import time
-from dataclasses import dataclass, field
-from urllib.parse import quote
+from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import Trace, request_id
 from service.http.problems import problem, problem_response
 from service.runtime import Runtime
-from service.scheduling.batch_queue import Priority
 
-log = logging.getLogger("inferception.access")
-
-PROBES = (
-    "/health",
-    "/live",
-    "/metrics",
-    "/v2/health",
-)  # paths that are asked so often that their lines would hide all others
-_SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+PROBES = ("/health", "/live", "/metrics", "/v2/health")  # asked so often that their lines would hide all others
 _CLIENT_GONE = 499  # nginx' number for a client that left before its answer
-
-
-@dataclass
-class Trace:
-    """What a route notes of its request. A route finds it as ``request.state.trace``."""
-
-    request_id: str
-    arrived: float = field(default_factory=time.perf_counter)
-    model: str = ""
-    key: str = ""  # the name of the API key
-    best_priority: Priority = Priority.HIGH  # that the key allows
-    stages: dict[str, float] = field(default_factory=dict)  # seconds
-
-    @property
-    def so_far(self) -> float:
-        """Seconds since the request arrived."""
-        return time.perf_counter() - self.arrived
-
-    def finished(self, stage: str) -> None:
-        """Note that the stage which began at the request's arrival has ended."""
-        self.stages[stage] = self.so_far
 
 
 @dataclass(frozen=True)
@@ -63,7 +30,7 @@ class Access:
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        trace = Trace(given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8))
+        trace = Trace(request_id(given))
         scope.setdefault("state", {})["trace"] = trace
         status = _CLIENT_GONE
 
@@ -96,28 +63,12 @@ class Access:
             self._log(scope, trace, status)
 
     def _count(self, scope: Scope, trace: Trace, status: int) -> None:
-        """Count a request before its answer is sent: its model may be retired once the answer is known."""
-        self.runtime.metrics.requests.labels(trace.model, _path(scope), status).inc()
-        if self.runtime.settings.api_keys:
-            self.runtime.metrics.key_requests.labels(trace.key, status).inc()
-        if trace.model:
-            for stage in ("read", "total"):
-                if stage in trace.stages:
-                    self.runtime.metrics.stage.labels(stage).observe(trace.stages[stage])
+        by_key = self.runtime.keys is not None
+        trace.count(self.runtime.metrics, _path(scope), status, by_key=by_key)
 
     def _log(self, scope: Scope, trace: Trace, status: int) -> None:
         level = logging.DEBUG if _path(scope).startswith(PROBES) else logging.INFO
-        if log.isEnabledFor(level):
-            fields = {
-                "method": scope["method"],
-                "path": quote(scope["path"]),  # a space would begin what looks like another field
-                "status": status,
-                "model": trace.model,
-                "request_id": trace.request_id,
-                **({"key": trace.key} if trace.key else {}),
-                **{f"{stage}_ms": round(seconds * 1e3, 2) for stage, seconds in trace.stages.items()},
-            }
-            log.log(level, "request", extra={"fields": fields})
+        trace.log(level, scope["method"], scope["path"], status)
 
 
 def _path(scope: Scope) -> str:

@@ -12,9 +12,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import tracing
 from service.errors import ClientGone, InvalidParameter, ServiceError, Unavailable
-from service.http import classify, open_inference, pages, status
+from service.http import classify, open_inference, pages, repository, status
 from service.http.access import PROBES, Access
-from service.http.auth import Door, read_keys
+from service.http.door import Door
 from service.http.problems import (
     described_headers,
     described_problems,
@@ -39,7 +39,6 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     """Return the ASGI application, whose lifespan enters ``runtime``. It answers 503 until the models are loaded.
 
     FastAPI calls ``dependencies`` before every route. Requests are traced if ``service.tracing`` was configured before.
-    Raises StartupError for a wrong file of API keys.
     """
 
     @asynccontextmanager
@@ -47,7 +46,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
         async with runtime:
             yield
 
-    keys = read_keys(runtime.settings.api_keys) if runtime.settings.api_keys else {}
+    keys = runtime.keys
     described = described_problems(405, 431, 500)
     if keys:
         dependencies = [*dependencies, Depends(HTTPBearer(auto_error=False))]  # for the description alone
@@ -68,6 +67,7 @@ def create_app(runtime: Runtime, dependencies: Sequence[params.Depends] = ()) ->
     app.include_router(status.router)
     app.include_router(open_inference.router)
     app.include_router(pages.router)
+    app.include_router(repository.router)
     if keys:
         app.add_middleware(Door, keys=keys)
     app.add_middleware(Access, runtime=runtime)

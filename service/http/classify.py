@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from service.access import Trace
 from service.errors import InvalidParameter
-from service.http.access import Trace
 from service.http.body import REQUEST_BODY, Body
 from service.http.disconnect import ends_with_client
 from service.http.parameters import Asked, AskedInHeaders
@@ -46,5 +46,6 @@ async def classify(
                     trace.stages |= answer.stages
                     return JSONResponse(image_result(question.classifier, answer, top_k, trace.so_far))
                 answers = await question.answers([file.data for file in files])
+                trace.stages |= question.stages
                 names = [file.name for file in files]
                 return JSONResponse(image_results(question.classifier, names, answers, top_k, trace.so_far))

@@ -5,19 +5,18 @@ follow the JSON.
 """
 
 import asyncio
-import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
-from service.errors import InvalidParameter, ServiceError, Unavailable, Unsupported
-from service.http.access import Trace
+from service.access import Trace
+from service.errors import InvalidParameter, Unavailable, Unsupported
 from service.http.body import Body
 from service.http.coding import compressed
 from service.http.disconnect import ends_with_client
-from service.http.problems import without_folders
 from service.open_inference import descriptions, json_head
+from service.open_inference.descriptions import number
 from service.open_inference.infer import InferRequest, bare_request
 from service.predict import Question
 from service.runtime import Runtime
@@ -25,19 +24,12 @@ from service.runtime import Runtime
 # The protocol has a description of its own, so ours leaves it out.
 router = APIRouter(prefix="/v2", include_in_schema=False)
 
-_VERSION = re.compile("0*[1-9][0-9]{0,17}", re.ASCII)
 _HEAD_BYTES = "Inference-Header-Content-Length"
 
 
 def _runtime(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
-
-
-def _number(version: str | None) -> int | None:
-    if version is not None and not _VERSION.fullmatch(version):
-        raise InvalidParameter(f"a version is a positive whole number, not {version!r:.50}")
-    return None if version is None else int(version)
 
 
 @router.get("")
@@ -77,7 +69,7 @@ async def all_statistics(request: Request) -> dict[str, Any]:
 @router.get("/models/{model}/versions/{version}/stats")
 async def statistics(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Return the statistics of one version."""
-    return {"model_stats": [descriptions.statistics(_runtime(request).registry.find(model, _number(version)))]}
+    return {"model_stats": [descriptions.statistics(_runtime(request).registry.find(model, number(version)))]}
 
 
 @router.get("/models/{model}")
@@ -85,21 +77,16 @@ async def statistics(request: Request, model: str, version: str | None = None) -
 async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Describe a model's tensors."""
     registry = _runtime(request).registry
-    versions = sorted(one.version for one in registry if one.name == model)
-    return descriptions.metadata(registry.find(model, _number(version)), versions)
+    return descriptions.metadata(registry.find(model, number(version)), registry)
 
 
 @router.get("/models/{model}/ready")
 @router.get("/models/{model}/versions/{version}/ready")
 async def model_ready(request: Request, model: str, version: str | None = None) -> Response:
     """Say whether a model answers."""
-    try:
-        classifier = _runtime(request).registry.find(model, _number(version))
-        reason = classifier.unready
-    except ServiceError as error:
-        reason = str(error)
+    reason = descriptions.unready(_runtime(request).registry, model, version)
     if reason is not None:  # Triton has this status for an unknown model, too
-        return JSONResponse({"error": f"Model version not ready: {without_folders(reason)}"}, 400)
+        return JSONResponse({"error": f"Model version not ready: {reason}"}, 400)
     return JSONResponse({"name": model, "ready": True})
 
 
@@ -108,7 +95,7 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
 async def configuration(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Describe how a model is run."""
     runtime = _runtime(request)
-    return descriptions.configuration(runtime.registry.find(model, _number(version)), runtime.settings)
+    return descriptions.configuration(runtime.registry.find(model, number(version)), runtime.settings)
 
 
 @router.post("/models/{model}/infer")
@@ -118,7 +105,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     runtime: Runtime = request.app.state.runtime
     trace: Trace = request.state.trace
     asked_at = asyncio.get_running_loop().time()
-    question = runtime.predict.question(model, _number(version), None, trace.best_priority)
+    # The body may ask for the longest deadline, so nothing is refused before it that would be in time for that.
+    question = runtime.predict.question(model, number(version), runtime.settings.max_timeout_ms, trace.best_priority)
     trace.model = question.classifier.name
     async with question.asked():
         with Body(request, runtime.settings, runtime.body_bytes) as body:
@@ -152,20 +140,6 @@ def _response(request: Request, content: bytes, head_bytes: int | None) -> Respo
     if coding:
         headers["Content-Encoding"] = coding
     return Response(content, headers=headers, media_type=media_type)
-
-
-@router.post("/repository/index")
-async def index(request: Request) -> list[dict[str, str]]:
-    """List what the model repository holds."""
-    runtime = _runtime(request)
-    with Body(request, runtime.settings, runtime.body_bytes) as body:
-        only_ready = json_head.read_parameters(await body.whole()).get("ready") is True
-    listed = descriptions.repository_index(runtime.registry)
-    return [
-        entry | {"reason": without_folders(entry["reason"])}
-        for entry in listed
-        if entry["state"] == "READY" or not only_ready
-    ]
 
 
 @router.get("/systemsharedmemory/status")

@@ -1,10 +1,11 @@
 """What a request to ``/classify`` may ask for, in its query and in its headers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.inference.traffic import Label
 from service.scheduling.batch_queue import Priority
 
 
@@ -12,7 +13,10 @@ class Asked(BaseModel):
     """The query."""
 
     model: str | None = Field(None, description="the model's name; the default model if left out")
-    version: int | None = Field(None, ge=1, description="the model's version; the highest if left out")
+    version: Annotated[int, Field(ge=1)] | Label | None = Field(
+        None,
+        description="the model's version, or its label: stable or canary; if left out, the one served by default",
+    )
     top_k: int | None = Field(None, ge=1, description="number of classes to return; 5, or all if there are fewer")
     timeout_ms: int | None = Field(None, ge=1, description="milliseconds after which the client gives up")
 

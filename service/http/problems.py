@@ -11,6 +11,7 @@ from starlette.types import Scope
 from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
 from service import errors
+from service.errors import without_folders
 
 
 class Problem(TypedDict):
@@ -49,18 +50,12 @@ _HEADERS = {
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
-_FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+")
 
 
 def problem_of(error: errors.ServiceError) -> Problem:
     """Describe ``error`` as a problem; its type is the error's name, a stable identifier for clients."""
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
     return problem(_STATUS[type(error)], without_folders(str(error)), kind)
-
-
-def without_folders(text: str) -> str:
-    """Return ``text`` with the names of files in place of their absolute paths, which are no client's business."""
-    return _FOLDERS.sub("", text)
 
 
 def problem(status: int, detail: str, kind: str | None = None) -> Problem:

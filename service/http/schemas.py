@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from service.classifier import Classifier
-from service.errors import ServiceError
-from service.http.problems import Problem, problem_of, without_folders
+from service.errors import ServiceError, without_folders
+from service.http.problems import Problem, problem_of
 from service.inference.image import Preprocessing
 from service.inference.manifest import Agreement, Input, Prediction
 from service.scheduling.admission import Answer
@@ -32,7 +32,9 @@ class ImageResult(TypedDict):
     trained: Annotated[bool, Field(description="false: random weights, the labels mean nothing")]
     predictions: list[Prediction]
     timing_ms: Timing
-    batch_size: Annotated[int, Field(description="images that ran together with this one, itself included")]
+    batch_size: Annotated[
+        int, Field(description="images that ran together, this one included; 0 for a remembered answer")
+    ]
 
 
 class FileError(TypedDict):
@@ -120,9 +122,9 @@ def image_result(classifier: Classifier, answer: Answer, top_k: int, total_s: fl
         trained=classifier.manifest.trained,
         predictions=classifier.top(answer.probabilities, top_k),
         timing_ms=Timing(
-            decode=_milliseconds(answer.stages["decode"]),
-            queue=_milliseconds(answer.stages["queue"]),
-            infer=_milliseconds(answer.stages["infer"]),
+            decode=_milliseconds(answer.stages.get("decode", 0.0)),
+            queue=_milliseconds(answer.stages.get("queue", 0.0)),
+            infer=_milliseconds(answer.stages.get("infer", 0.0)),
             total=_milliseconds(total_s),
         ),
         batch_size=answer.batch_size,

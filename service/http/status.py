@@ -9,9 +9,9 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from service.errors import Unavailable
+from service.errors import Unavailable, without_folders
 from service.http.files import Files
-from service.http.problems import described_problems, without_folders
+from service.http.problems import described_problems
 from service.http.schemas import Figure, Health, Live, ModelInfo, Models, model_info
 from service.runtime import Runtime
 

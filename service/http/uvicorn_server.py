@@ -9,10 +9,12 @@ import resource
 import shlex
 import socket
 import threading
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import FrameType
 
 import uvicorn
 
+from service.errors import StartupError
 from service.http.app import create_app
 from service.http.uvicorn_connection import bounded_connection
 from service.runtime import Runtime
@@ -42,9 +44,11 @@ class DrainingServer(uvicorn.Server):
     as uvicorn does: it takes no new connections and answers every request that it accepted. What is still open
     ``body_timeout_ms`` after the longest deadline is dropped. A batch that has not returned 5 s later never will: the
     process then exits with code 1.
+
+    ``grpc`` serves gRPC between its entry, which returns the port, and its exit, which finishes what it accepted.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, grpc: AbstractAsyncContextManager[int] | None = None) -> None:
         settings = runtime.settings
         arrival_s = 2 * settings.body_timeout_ms / 1e3
         config = uvicorn.Config(
@@ -65,11 +69,27 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.failed = False
         self._runtime = runtime
+        self._grpc, self._open = grpc, AsyncExitStack()
+        self._grpc_port: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and watch how the models load."""
+        if self._grpc is not None:
+            try:
+                self._grpc_port = await self._open.enter_async_context(self._grpc)
+            except StartupError as error:
+                log.error("can't start: %s", error)
+                self.failed = self.should_exit = True
+                return
         await super().startup(sockets)
         self._runtime.loading.add_done_callback(self._loaded)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what was accepted, over HTTP and gRPC at the same time, and let the models go."""
+        closing = asyncio.create_task(self._open.aclose())
+        self.server_state.tasks.add(closing)  # uvicorn waits for these tasks
+        closing.add_done_callback(self.server_state.tasks.discard)
+        await super().shutdown(sockets)
 
     def _loaded(self, loading: asyncio.Task[None]) -> None:
         if loading.cancelled() or self._runtime.registry.draining:
@@ -85,10 +105,12 @@ class DrainingServer(uvicorn.Server):
     def _announcement(self) -> str:
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nobody can ask "all addresses"
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        host = f"[{host}]" if ":" in host else host
+        url = f"http://{host}:{port}"
         if (unready := self._runtime.registry.unready) is not None:
             return f"\n  Inferception listens at {url}, but it is not ready: {unready}\n"
-        lines = [f"\n  Inferception is ready at {url}  (API at {url}/docs). Try it:\n"]
+        grpc = f", gRPC at {host}:{self._grpc_port}" if self._grpc_port else ""
+        lines = [f"\n  Inferception is ready at {url}  (API at {url}/docs{grpc}). Try it:\n"]
         for classifier in self._runtime.registry:
             sample = shlex.quote(f"file=@{classifier.folder / classifier.manifest.golden[0].file}")
             lines.append(f"    curl -F {sample} '{url}/classify?model={classifier.name}&top_k=2'")

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -12,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes the one in typing from Python 3.12 on
 
-from service.errors import InvalidManifest
+from service.errors import InvalidManifest, StartupError
 from service.inference.image import Preprocessing
 
 
@@ -153,6 +155,27 @@ def checked_variant(folder: Path, variant: Variant) -> Path:
     if others := {model.parent / name.decode(errors="replace") for name in names} - weights:
         raise InvalidManifest(f"{model} has data in {min(others)}, which its manifest does not name; re-export it")
     return model
+
+
+@contextmanager
+def private_copy(folder: Path, variant: Variant) -> Iterator[Path]:
+    """Copy a variant's files to where nobody else writes, check the copies, and yield the path of the graph.
+
+    ONNX Runtime maps weights into memory. If a mapped file is cut short, the next batch ends the process by SIGBUS. The
+    copies lose their names as the block ends, and their bytes stay for as long as they are mapped.
+    Raises what ``checked_variant`` raises. Errors of the block name ``folder``, too.
+    """
+    with tempfile.TemporaryDirectory(prefix="inferception-") as private:
+        try:
+            for entry in filter(None, (variant, variant.external_data)):
+                copy = Path(private, entry.file)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with _opened(folder / entry.file) as file, copy.open("wb") as written:
+                    shutil.copyfileobj(file, written, 1 << 20)
+            yield checked_variant(Path(private), variant)
+        except StartupError as error:
+            error.args = (str(error).replace(private, str(folder)),)
+            raise
 
 
 def _name_at(location: re.Match[bytes]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from service.errors import DeviceUnavailable, InvalidManifest, StartupError
 from service.inference.choices import Choice, recall, remember
 from service.inference.devices import DEVICES
 from service.inference.devices.device import Graph
-from service.inference.manifest import Manifest, Variant, checked_variant
+from service.inference.manifest import Manifest, Variant, private_copy
 from service.sessions import Session, Sessions
 from service.settings import Settings
 
@@ -91,12 +91,13 @@ def load(folder: Path, manifest: Manifest, settings: Settings, way: Candidate, r
 
     Raises DeviceUnavailable, or InvalidManifest unless the graph takes and gives what its manifest says.
     """
-    size, file = manifest.input, checked_variant(folder, way.variant)
-    sessions = DEVICES[way.device].sessions(Graph(file, way.precision, size.height, size.width), settings)
-    first = sessions[0]
-    found, described = (first.height, first.width, first.classes), (size.height, size.width, manifest.labels.count)
-    if found != described:
-        raise InvalidManifest(f"{file}: the graph's height, width, classes are {found}, the manifest's {described}")
+    size = manifest.input
+    with private_copy(folder, way.variant) as file:
+        sessions = DEVICES[way.device].sessions(Graph(file, way.precision, size.height, size.width), settings)
+        first = sessions[0]
+        found, described = (first.height, first.width, first.classes), (size.height, size.width, manifest.labels.count)
+        if found != described:
+            raise InvalidManifest(f"{file}: the graph's height, width, classes are {found}, the manifest's {described}")
     return Placement(way.device, way.precision, way.variant, sessions, reason, first.provider, first.nodes)
 
 

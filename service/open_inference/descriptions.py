@@ -1,11 +1,14 @@
 """What the server says of itself, its models and its statistics, in the protocol's words."""
 
-from collections.abc import Iterable
+import re
 from typing import Any
 
 from service.classifier import Classifier
+from service.errors import InvalidParameter, ServiceError, without_folders
+from service.inference.traffic import Label
 from service.open_inference.tensors import INPUT, OUTPUT
 from service.registry import Registry
+from service.runtime import Runtime
 from service.settings import Settings
 from service.statistics import Duration
 
@@ -14,10 +17,33 @@ EXTENSIONS = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "parameters",
     "schedule_policy",
     "statistics",
 ]
+_NUMBER = re.compile("0*[1-9][0-9]{0,17}", re.ASCII)
+
+
+def number(version: str | None) -> int | Label | None:
+    """Return a version's number or label, or None where none is named. Raises InvalidParameter."""
+    match version:
+        case None | "":
+            return None
+        case "stable" | "canary":
+            return version
+        case _ if _NUMBER.fullmatch(version):
+            return int(version)
+    raise InvalidParameter(f"a version is a positive whole number, stable or canary, not {version!r:.50}")
+
+
+def unready(registry: Registry, name: str, version: str | None) -> str | None:
+    """Return why a model does not answer, or None if it does."""
+    try:
+        reason = registry.find(name, number(version)).unready
+    except ServiceError as error:
+        reason = str(error)
+    return None if reason is None else without_folders(reason)
 
 
 def server() -> dict[str, Any]:
@@ -25,12 +51,13 @@ def server() -> dict[str, Any]:
     return {"name": "inferception", "version": VERSION, "extensions": EXTENSIONS}
 
 
-def metadata(classifier: Classifier, versions: Iterable[int]) -> dict[str, Any]:
+def metadata(classifier: Classifier, registry: Registry) -> dict[str, Any]:
     """Describe a model's tensors. Shapes have the batch's dimension, -1."""
     size, manifest = classifier.manifest.input, classifier.manifest
+    versions = [one.version for one in registry if one.name == classifier.name]
     return {
         "name": classifier.name,
-        "versions": [str(number) for number in versions],
+        "versions": [str(version) for version in sorted(versions)],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size.height, size.width, 3]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(classifier.labels)]}],
@@ -86,6 +113,7 @@ def configuration(classifier: Classifier, settings: Settings) -> dict[str, Any]:
                 "max_queue_size": settings.max_queue_size,
             },
         },
+        "response_cache": {"enable": settings.cache_bytes > 0},
         "parameters": {"weights": {"string_value": classifier.manifest.weights.source}},
     }
 
@@ -112,8 +140,8 @@ def statistics(classifier: Classifier) -> dict[str, Any]:
             "compute_input": _duration(done.compute_input),
             "compute_infer": _duration(done.compute_infer),
             "compute_output": _duration(done.compute_output),
-            "cache_hit": never,
-            "cache_miss": never,
+            "cache_hit": _duration(done.cache_hit),
+            "cache_miss": _duration(done.cache_miss),
         },
         "response_stats": {},
         "batch_stats": [
@@ -129,19 +157,21 @@ def statistics(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def repository_index(registry: Registry) -> list[dict[str, str]]:
-    """List every version in the repository, with its state."""
-    served = [
-        {"name": one.name, "version": str(one.version), "state": "READY", "reason": ""}
-        if one.unready is None
-        else {"name": one.name, "version": str(one.version), "state": "UNAVAILABLE", "reason": one.unready}
-        for one in registry
+async def repository_index(runtime: Runtime, *, only_ready: bool) -> list[dict[str, str]]:
+    """List every version in the repository, with its state, or those that are ready."""
+    registry, unloaded = runtime.registry, await runtime.repository.unloaded()
+    served = {(one.name, one.version): one.unready for one in registry}
+    reasons = {**registry.failures, **served, **dict.fromkeys(unloaded, "unloaded")}
+    return [
+        {
+            "name": name,
+            "version": str(version),
+            "state": "READY" if reason is None else "UNAVAILABLE",
+            "reason": without_folders(reason or ""),
+        }
+        for (name, version), reason in reasons.items()
+        if reason is None or not only_ready
     ]
-    failed = [
-        {"name": name, "version": str(number), "state": "UNAVAILABLE", "reason": reason}
-        for (name, number), reason in registry.failures.items()
-    ]
-    return [*served, *failed]
 
 
 def _duration(duration: Duration) -> dict[str, int]:

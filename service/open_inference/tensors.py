@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.classifier import Image
 from service.errors import InvalidParameter
+from service.remembered import Image
 
 INPUT, OUTPUT = "images", "probabilities"
 

@@ -49,11 +49,14 @@ class Decoding(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities ``[classes]`` of one image, how many images its batch had, and the seconds that each stage took."""
+    """Probabilities ``[classes]`` of one image, how many images its batch had, and the seconds that each stage took.
+
+    The batch of a remembered answer had 0 images.
+    """
 
     probabilities: NDArray[np.float32]
     batch_size: int
-    stages: dict[str, float]  # decode, queue, infer
+    stages: dict[str, float]  # cache where answers are remembered, and decode, queue, infer of an image that ran
 
 
 @dataclass(eq=False)

@@ -217,12 +217,12 @@ class Batcher:
                 admission.fail(type(outcome)(str(outcome)))  # one each: raising adds to an error
             else:
                 admission.succeed(outcome[i], len(admissions), started, ended)
-        name = run.model.name
-        self._metrics.batches.labels(name, "ok" if error is None else "failed").inc()
-        self._metrics.batch_size.labels(name).observe(len(admissions))
+        version = run.model.name, run.model.version
+        self._metrics.batches.labels(*version, "ok" if error is None else "failed").inc()
+        self._metrics.batch_size.labels(*version).observe(len(admissions))
         if error is None:
-            self._metrics.predicted_seconds.labels(name).inc(run.seconds)
-            self._metrics.batch_seconds.labels(name).inc(ended - started)
+            self._metrics.predicted_seconds.labels(*version).inc(run.seconds)
+            self._metrics.batch_seconds.labels(*version).inc(ended - started)
             decode_s = sum(one.decode_s for one in admissions)
             self._served[run.model].statistics.ran(len(admissions), decode_s, ended - started)
         if run.model.breaker.reason is not None and run.model not in self._probes:

@@ -30,6 +30,7 @@ class Model:
     queue: BatchQueue
     breaker: Breaker = field(default_factory=Breaker)
     running: int = 0  # batches
+    version: int = 1
 
 
 @dataclass(eq=False)

@@ -13,6 +13,9 @@ import pytest
 from bench import __main__, limits, plots, under_load
 from bench.plots import BarChart
 from bench.report import Report
+from bench.repository import read_models
+from bench.triton_server import triton
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -57,6 +60,14 @@ def test_limits(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("xception_alone")
+def test_classify(bench: Any) -> None:
+    assert bench("classify --quick") == 0
+    found = figures("classify/classify.json")
+    assert found["photos"] == 12
+    assert found["ratio"] == [found["command_images_per_s"][0] / found["offline_images_per_s"][0]]
+
+
+@pytest.mark.usefixtures("xception_alone")
 def test_family(bench: Any) -> None:
     assert bench("family --quick") == 0
     found = figures("family/family.json")
@@ -83,6 +94,37 @@ def test_service(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["spread_with_as_many_and_more_clients"] == 0  # only one number of clients was measured
     assert found["by_photo"]["375x500"]["as_in_process"] == 1
     assert min(found["peak_mb"].values()) > 50
+
+
+@pytest.mark.usefixtures("xception_alone")
+def test_cache(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
+    assert bench("cache --quick") == 0
+    found = figures("cache/cache.json")
+    assert 0 < found["p50_ms"]["hit"] < min(found["p50_ms"]["miss, on"], found["p50_ms"]["miss, off"])
+    assert found["images_per_s_of_known_photos"]["on"] > found["images_per_s_of_known_photos"]["off"] > 0
+    assert found["hash_ms"]["20 MB"] > found["hash_ms"]["0.2 MB"]
+    assert "miss_costs_ms" in found
+
+
+def test_triton(bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
+    assert bench("triton --quick") == 0
+    found = figures("triton/triton.json")
+    assert found["triton"] == "not measured: no --triton"
+    rates, over = found["images_per_s_by_images_in_a_request"], found["over_the_session"]
+    assert {n: set(rate) for n, rate in rates.items()} == {n: {"session", "service"} for n in ("1", "8")}
+    assert over["8"]["service"] == pytest.approx(rates["8"]["service"] / rates["8"]["session"])
+    assert set(found["idle_ms"]) == {"session, pixels", "classify, picture", "infer, picture", "service, pixels"}
+    assert min(found["idle_ms"].values()) > 0
+    assert "infer more than classify, idle, ms" in capsys.readouterr().out
+
+
+def test_a_folder_without_triton(model_repository: Path, tmp_path: Path) -> None:
+    settings = Settings(model_repository=model_repository)
+    model = read_models(settings)["xception"]
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)), triton(tmp_path, model, settings, 8):
+        pass
 
 
 @pytest.mark.usefixtures("xception_alone")

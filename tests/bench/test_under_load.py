@@ -15,10 +15,10 @@ def test_metrics_are_summed_over_the_labels_that_are_not_named() -> None:
     assert total(exposition, "inferception_disconnected_total") == 0
     assert math.isnan(total(exposition, "inferception_nothing_like_it"))
 
-    metrics.disconnected.labels("xception").inc(3)
-    metrics.disconnected.labels("inception_v4").inc(4)
+    metrics.disconnected.labels("xception", 1).inc(3)
+    metrics.disconnected.labels("inception_v4", 1).inc(4)
     for size in (1, 8):
-        metrics.batch_size.labels("xception").observe(size)
+        metrics.batch_size.labels("xception", 1).observe(size)
     exposition = metrics.exposition().decode()
     assert total(exposition, "inferception_disconnected_total") == 7
     assert total(exposition, "inferception_disconnected_total", model="xception") == 3

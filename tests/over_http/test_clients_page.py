@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,26 +12,17 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.clients_page import example
 from tests.server import Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 
-
-def example(title: str, server: Server, photo: Path) -> str:
-    """Return the first indented block of a section."""
-    section = PAGE.read_text().partition(f"## {title}\n")[2]
-    block = re.search(r"(?:^ {4}.*\n|^\n+(?= {4}))+", section, re.MULTILINE)
-    assert block is not None
-    text = textwrap.dedent(block[0])
-    address = server.url.removeprefix("http://")
-    assert "127.0.0.1:8000" in text
-    assert "photo.jpg" in text
-    return text.replace("127.0.0.1:8000", address).replace("photo.jpg", str(photo))
+def replacements(server: Server, photo: Path) -> dict[str, str]:
+    return {"127.0.0.1:8000": server.url.removeprefix("http://"), "photo.jpg": str(photo)}
 
 
 def test_python(server: Server, model_repository: Path) -> None:
     photo = model_repository / "xception" / "1" / "golden" / "0.jpg"
-    code = example("Python", server, photo)
+    code = example("Python", replacements(server, photo))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert re.fullmatch(r" 9\d\.\d%  plate", done.stdout.splitlines()[0])
 
@@ -55,7 +45,7 @@ class Refusing(httpx2.HTTPTransport):
 def test_python_comes_back_when_told_to_and_no_later_than_is_worth_it(server: Server, model_repository: Path) -> None:
     photo = model_repository / "xception" / "1" / "golden" / "0.jpg"
     names: dict[str, Any] = {}
-    exec(example("Python", server, photo), names)  # noqa: S102 - our own documentation
+    exec(example("Python", replacements(server, photo)), names)  # noqa: S102 - our own documentation
     slept: list[float] = []
     names["time"] = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
     with httpx2.Client(base_url=server.url, transport=Refusing(2, "3")) as client:
@@ -72,13 +62,13 @@ def test_python_comes_back_when_told_to_and_no_later_than_is_worth_it(server: Se
 
 def test_tritonclient(server: Server, model_repository: Path) -> None:
     photo = model_repository / "xception" / "1" / "golden" / "0.jpg"
-    code = example("tritonclient", server, photo)
+    code = example("tritonclient", replacements(server, photo))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert ":plate" in done.stdout.splitlines()[0]
 
 
 def test_curl(server: Server, model_repository: Path) -> None:
     photo = model_repository / "xception" / "1" / "golden" / "0.jpg"
-    command = example("curl", server, photo)
+    command = example("curl", replacements(server, photo))
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True)  # noqa: S603
     assert done.stdout.startswith(b'{"model_name":"xception","model_version":"1"')

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from service.http.auth import new_key
+from service.auth import new_key
 from tests.server import serving
 
 PATH = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+[^\s/\"]+")

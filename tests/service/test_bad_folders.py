@@ -153,7 +153,7 @@ async def test_a_version_without_a_manifest_is_not_there_yet(
         await runtime.loading
         assert runtime.registry.unready is None
         assert runtime.registry.find("xception").version == 1
-        assert "xception/2: it has no manifest.json yet" in caplog.text
+        assert "xception/2': it has no manifest.json yet" in caplog.text
         with pytest.raises(ModelNotFound, match=r"there is 1$"):
             runtime.registry.find("xception", 2)
 

@@ -41,11 +41,11 @@ async def test_a_version_that_is_loaded_again_takes_its_own_place(model_reposito
     async with Runtime(settings(models)) as runtime:
         await runtime.loading
         old = weakref.ref(runtime.registry.find("xception"))
-        await runtime.load(models / "xception" / "1")
+        await runtime.load("xception", 1)
         await until(lambda: old() is None)
         assert (await label(runtime))[0] == 1
         (models / "xception" / "1" / "manifest.json").write_text("{")
-        await runtime.load(models / "xception" / "1")
+        await runtime.load("xception", 1)
         assert (await label(runtime))[0] == 1  # what was loaded goes on
         assert runtime.registry.unready is None
 
@@ -93,7 +93,7 @@ async def test_a_version_is_replaced_while_it_answers_and_is_really_gone(
             sessions = [weakref.ref(session) for session in old().placement.sessions]  # type: ignore[union-attr]
             asking = [asyncio.create_task(label(runtime)) for _ in range(4)]
             repository(tmp_path, model_repository, 2)
-            await runtime.load(models / "xception" / "2")
+            await runtime.load("xception", 2)
             assert (await label(runtime))[0] == 2
             assert (await label(runtime, 1))[0] == 1  # until version 1 is retired
             await runtime.retire("xception", 1)

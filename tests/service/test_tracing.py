@@ -28,6 +28,7 @@ from opentelemetry.trace import StatusCode
 
 from service import tracing
 from service.errors import InferenceFailed
+from tests.over_grpc.client import connected, pictures
 from tests.server import serving
 from tests.service.scheduling.gated_session import GatedSession, ask, batching
 from tests.service.scheduling.gated_session import serving as serving_a_fake
@@ -84,14 +85,19 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
     photo = kitchenware_photos[0][0].read_bytes()
     parents = {f"{i + 1:032x}": f"{i + 100:016x}" for i in range(CLIENTS)}  # by trace: the client's span
 
-    settings = {"max_batch_size": 4, "trusted_proxies": "127.0.0.1", "root_path": "/api"}
+    settings = {"grpc_port": 0, "max_batch_size": 4, "trusted_proxies": "127.0.0.1", "root_path": "/api"}
     with serving(model_repository, **settings) as server, ThreadPoolExecutor(CLIENTS) as pool:
 
         def classify(trace: str) -> None:
-            with server.client() as client:
-                headers = {"traceparent": f"00-{trace}-{parents[trace]}-01", "X-Forwarded-Proto": "https"}
+            parent = f"00-{trace}-{parents[trace]}-01"
+            if trace.endswith("2"):
+                with connected(server) as client:
+                    client.infer(pictures(photo), metadata=(("traceparent", parent),))
+                return
+            with server.client() as http:
+                headers = {"traceparent": parent, "X-Forwarded-Proto": "https"}
                 files = [("file", ("a.jpg", photo, "image/jpeg"))] * (PHOTOS if trace.endswith("1") else 1)
-                answer = client.post("/classify?model=xception", files=files, headers=headers)
+                answer = http.post("/classify?model=xception&timeout_ms=30000", files=files, headers=headers)
                 assert answer.status_code == 200, answer.text
 
         list(pool.map(classify, parents))
@@ -102,13 +108,14 @@ def test_every_request_has_its_stages_and_every_batch_its_images(
     by_name: dict[str, list[Span]] = {}
     for span in collector.spans:
         by_name.setdefault(span.name, []).append(span)
-    assert by_name.keys() == {"POST /api/classify", "decode", "queue", "infer", "batch"}
+    over_http, over_grpc = "POST /api/classify", "/inference.GRPCInferenceService/ModelInfer"
+    assert by_name.keys() == {over_http, over_grpc, "decode", "queue", "infer", "batch"}
     assert collector.names == {"classifier of the test"}
 
-    requests = {span.trace_id.hex(): span for span in by_name["POST /api/classify"]}
+    requests = {span.trace_id.hex(): span for span in by_name[over_http] + by_name[over_grpc]}
     assert {trace: span.parent_span_id.hex() for trace, span in requests.items()} == parents
     assert {span.kind for span in requests.values()} == {Span.SPAN_KIND_SERVER}
-    assert {attributes(span)["url.scheme"] for span in requests.values()} == {"https"}  # as the proxy says
+    assert {attributes(span)["url.scheme"] for span in by_name[over_http]} == {"https"}  # as the proxy says
     for stage in ("decode", "queue", "infer"):
         counts = Counter(span.trace_id.hex() for span in by_name[stage])
         assert counts == {trace: PHOTOS if trace.endswith("1") else 1 for trace in parents}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.auth import new_key, read_keys
 from service.errors import ModelNotFound, StartupError
 from service.http.app import create_app
-from service.http.auth import new_key, read_keys
 from service.predict import Predict, Question
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
@@ -115,6 +115,9 @@ def test_the_rest_is_the_administrators(server: Server) -> None:
             assert "administrator" in refused.json()["detail"]
             assert client.get(path, headers=bearer(ADMIN)).status_code == 200
         assert client.get("/models", headers=bearer(APP)).status_code == 200
+        unload = "/v2/repository/models/xception/unload"
+        assert "administrator" in client.post(unload, headers=bearer(APP)).json()["error"]
+        assert "admin_api" in client.post(unload, headers=bearer(ADMIN)).json()["error"]
         described = client.get("/openapi.json", headers=bearer(ADMIN)).json()
     assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
     problems = described["paths"]["/models"]["get"]["responses"]

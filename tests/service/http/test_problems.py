@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.http.problems import without_folders
+from service.errors import without_folders
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,7 @@
-"""API keys: who may ask, how often, and with which priority.
-
-This is middleware and no dependency, because FastAPI serves its description without dependencies.
-"""
+"""API keys: who may ask, how often, and with which priority."""
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 import tomllib
@@ -18,17 +14,11 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Forbidden, RateExceeded, ServiceError, StartupError, Unauthorized
-from service.http.access import Trace
-from service.http.problems import headers_of, path_of, problem_of, problem_response
+from service.access import Trace
+from service.errors import Forbidden, RateExceeded, StartupError, Unauthorized
 from service.scheduling.batch_queue import Priority
 
-# Load balancers have no key. A browser can send one only once a page has asked for it.
-_OPEN = re.compile(r"/|/docs|/page/.*|/health/.*|/v2/health/.*")
-_ADMIN = ("/metrics", "/live", "/openapi.json")
 KEY_NAME = "[A-Za-z0-9_-]+"  # has no need of quotes in TOML, a log line or a metric
 
 
@@ -76,47 +66,39 @@ def new_key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Door:
-    """Lets in whoever has a key."""
+class Keys:
+    """The keys of this process, by name, and how often each was used. All doors share one object."""
 
-    app: ASGIApp
-    keys: Mapping[str, Key]
+    by_name: Mapping[str, Key]
     _rates: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        path = path_of(scope)
-        if scope["type"] == "http" and not _OPEN.fullmatch(path):
-            trace: Trace = scope["state"]["trace"]
-            try:
-                trace.key = self._name(Headers(scope=scope))
-                key = self.keys[trace.key]
-                trace.best_priority = Priority[key.priority.upper()]
-                if path.startswith(_ADMIN) and not key.admin:
-                    raise Forbidden("this needs the key of an administrator")
-                self._count(trace.key, key)
-            except ServiceError as error:
-                await problem_response(scope, problem_of(error), headers_of(error))(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+    def identify(self, trace: Trace, headers: Mapping[str, str]) -> None:
+        """Note in ``trace`` whose key a request has, by its headers in lower case. Raises Unauthorized.
 
-    def _name(self, headers: Headers) -> str:
-        """Return whose key it is. Each key is compared to its end, so that no time tells how much of it is right."""
+        Each key is compared to its end, so that no time tells how much of it is right.
+        """
         scheme, _, token = headers.get("authorization", "").partition(" ")
         # A gateway may have an Authorization of its own.
         given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
         sha256 = _sha256(given)
-        found = [name for name, key in self.keys.items() if hmac.compare_digest(key.sha256, sha256)]
+        found = [name for name, key in self.by_name.items() if hmac.compare_digest(key.sha256, sha256)]
         if not found:
             what = "the API key is unknown" if given else "an API key is needed"
             raise Unauthorized(f"{what}: send Authorization: Bearer KEY, or X-API-Key: KEY")
-        return found[0]
+        trace.key = found[0]
+        trace.best_priority = Priority[self.by_name[trace.key].priority.upper()]
 
-    def _count(self, name: str, key: Key) -> None:
-        for rate in key.rate:
-            if not self._rates.hit(rate, name):
-                again = self._rates.get_window_stats(rate, name).reset_time - time.time()
-                raise RateExceeded(f"the key {name} may ask {rate}", retry_after=max(0.0, again))
+    def demand_admin(self, trace: Trace) -> None:
+        """Raise Forbidden unless the key is an administrator's."""
+        if not self.by_name[trace.key].admin:
+            raise Forbidden("this needs the key of an administrator")
+
+    def count(self, trace: Trace) -> None:
+        """Count a use of the key. Raises RateExceeded."""
+        for rate in self.by_name[trace.key].rate:
+            if not self._rates.hit(rate, trace.key):
+                again = self._rates.get_window_stats(rate, trace.key).reset_time - time.time()
+                raise RateExceeded(f"the key {trace.key} may ask {rate}", retry_after=max(0.0, again))
 
 
 def _sha256(key: str) -> str:

@@ -1,0 +1,1 @@
+"""``python -m service classify``: classifies the photos that a command line names, here or on a running server."""
