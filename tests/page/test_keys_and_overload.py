@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from service.auth import new_key
 
+from service.auth import new_key
 from tests.server import Server, serving
 
 APP, _, APP_LINES = new_key("app").partition("\n\n")
