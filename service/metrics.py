@@ -53,10 +53,12 @@ class Metrics:
         gauge = Gauge(f"inferception_{name}", text, registry=self.registry)
         gauge.set_function(lambda: budget.held)
 
-    def forget(self, model: str, version: int) -> None:
-        """Remove what was counted of a version that is no longer served."""
+    def forget(self, model: str, version: int, *, last: bool) -> None:
+        """Remove what was counted of a version that is no longer served, and of its model if it was the ``last``."""
         for metric in self._by_version:
             metric.remove_by_labels({"model": model, "version": str(version)})
+        if last:
+            self.requests.remove_by_labels({"model": model})
 
     def exposition(self) -> bytes:
         """Return all of it in Prometheus' text format."""

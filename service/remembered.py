@@ -3,14 +3,14 @@
 The rules:
 - An image is known by a hash of its bytes. Each version remembers for itself, and forgets all when it is retired.
 - Of requests for the same images at a time one runs, and leads a flight. The others wait for the flight.
-- A request waits only for a flight on terms as strict as its own, or stricter: in priority, deadline and longest wait.
+- A request waits only for a flight whose priority and longest wait are as strict as its own, or stricter. Its own
+  deadline ends its wait. The flight's deadline does not matter, because the flight is before the request in the queue.
 - A flight that ends without an answer sets those that waited free: the first leads the next flight. Only a picture's
   own fault is the answer to all of them. No fault is remembered.
 """
 
 import asyncio
 import hashlib
-import operator
 import sys
 import time
 from collections import OrderedDict
@@ -73,8 +73,10 @@ class Remembered:
 
     def flight(self, keys: Keys, terms: Terms) -> Flight | None:
         """Return a flight that a request on ``terms`` may wait for."""
-        strict = (one for one in self._flights.get(keys, ()) if all(map(operator.le, one.terms, terms)))
-        return next(strict, None)
+        for flight in self._flights.get(keys, ()):
+            if flight.terms.priority <= terms.priority and flight.terms.max_wait <= terms.max_wait:
+                return flight
+        return None
 
     @contextmanager
     def leading(self, keys: Keys, terms: Terms) -> Iterator[Flight]:

@@ -116,8 +116,9 @@ class Runtime:
 
     async def _retire(self, classifier: Classifier) -> None:
         await classifier.retire()
-        if all((one.name, one.version) != (classifier.name, classifier.version) for one in self.registry):
-            self.metrics.forget(classifier.name, classifier.version)
+        served = {one.version for one in self.registry if one.name == classifier.name}
+        if classifier.version not in served:
+            self.metrics.forget(classifier.name, classifier.version, last=not served)
         log.info("retired %r", classifier)
 
     async def _load_all(self) -> None:

@@ -92,7 +92,8 @@ async def _service_error(request: Request, error: ServiceError) -> Response:
 
 
 async def _invalid_parameter(request: Request, error: RequestValidationError) -> Response:
-    wrong = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+    # A place is the kind of parameter, its name, and for one of several types the name of the type.
+    wrong = "; ".join(f"{problem['loc'][:2][-1]}: {problem['msg']}" for problem in error.errors())
     return problem_response(request.scope, problem_of(InvalidParameter(wrong)))
 
 

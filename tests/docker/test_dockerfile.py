@@ -74,7 +74,7 @@ def test_the_service_image_measures_with_what_it_holds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S603
     offered = set(re.findall(r"^    (\w+) ", done.stdout, re.MULTILINE))
-    assert offered == {"limits", "family", "classify", "service", "cache", "load"}
+    assert offered == {"limits", "family", "classify", "service", "cache", "triton", "load"}
 
 
 @pytest.mark.parametrize("requirements", ["service.txt", "service-gpu.txt", "locust.txt"])

@@ -24,7 +24,7 @@ Step = tuple[str, bytes, Priority, int] | tuple[str, int, str]
 
 
 def as_strict(one: Terms, other: Terms) -> bool:
-    return all(mine <= its for mine, its in zip(one, other, strict=True))
+    return one.priority <= other.priority and one.max_wait <= other.max_wait
 
 
 @dataclass(eq=False)

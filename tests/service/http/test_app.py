@@ -90,7 +90,7 @@ def test_hypercorn_serves_it_and_a_client_that_leaves_is_noticed(runtime: Runtim
             leaving.sendall(head.encode() + photo[0])
             while 'inferception_queue_depth{model="xception"} 1.0' not in client.get("/metrics").text:
                 pass
-        while 'inferception_disconnected_total{model="xception"} 1.0' not in client.get("/metrics").text:
+        while 'inferception_disconnected_total{model="xception",version="1"} 1.0' not in client.get("/metrics").text:
             pass
         assert 'inferception_queue_depth{model="xception"} 0.0' in client.get("/metrics").text
 
