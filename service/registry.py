@@ -31,14 +31,14 @@ class Registry(Collector):
             yield from versions.values()
 
     def publish(self, classifier: Classifier) -> Classifier | None:
-        """Find a version from now on. Return what was found under its name and number before."""
+        """Publish a version. Return what was published under its name and number before."""
         versions = self._models.setdefault(classifier.name, {})
         replaced, versions[classifier.version] = versions.get(classifier.version), classifier
         self.failures.pop((classifier.name, classifier.version), None)
         return replaced
 
     def withdraw(self, name: str, version: int) -> Classifier | None:
-        """Find a version no longer, and forget that it failed. Return it if it was served.
+        """Withdraw a version, and forget that it failed. Return it if it was published.
 
         Questions that found the version before may go on. Raises ModelNotFound.
         """

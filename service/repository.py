@@ -1,17 +1,19 @@
 """Keeps what is served in step with the folders of the model repository. Only the event loop uses it.
 
 The rules:
-- Of each model, the labelled versions and the ``keep_versions`` highest that load are served. A version goes once
-  a better one has come, so a bad new version never takes the place of an old one.
-- A new or changed folder is left alone until two looks in a row find the same files in it. It may be half copied.
-- A version whose folder has gone is retired, unless nothing at all is left: then a mount has gone.
+- Of each model, the labelled versions and the ``keep_versions`` highest that load are served. The other versions are
+  retired. So a bad new version never takes the place of an old one.
+- What is new, changed or gone counts once two looks in a row find the same. A folder may be half copied.
+- If nothing at all is left, everything stays: a mount has gone.
 - A version that failed is tried again once its folder has changed.
+- One change at a time. A change is carried out to its end, even if the client that asked for it has left.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from service.errors import Forbidden, ModelNotFound, StartupError, Unavailable
 from service.inference.repository import Listing, Signature, list_repository
@@ -21,18 +23,23 @@ from service.settings import Settings
 
 log = logging.getLogger("inferception")
 
-Change = Callable[[str, int], Awaitable[None]]  # of what is served: a model's name and a version
+Change = Callable[[str, int], Awaitable[None]]  # of what is served: loads or retires a version of a model
 
 
 class Repository:
-    """Follows one model repository. ``load`` and ``retire`` change what is served."""
+    """Follows one model repository.
+
+    ``load`` and ``retire`` change what is served. Nobody finds a version once ``retire`` has been called; what that
+    returns waits until the version is gone.
+    """
 
     def __init__(self, settings: Settings, registry: Registry, load: Change, retire: Change) -> None:
         self._settings = settings
         self._registry = registry
         self._load = load
         self._retire = retire
-        self._changing = asyncio.Lock()
+        self._changing, self._listing = asyncio.Lock(), asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._last = Listing()
         self._tried: dict[tuple[str, int], Signature] = {}  # what a version was when it was loaded last
 
@@ -55,14 +62,26 @@ class Repository:
         if refused and not any(self._registry):
             raise StartupError(refused[-1])
 
-    async def watch(self) -> None:
-        """Look at the folders again and again, until the process drains."""
+    async def close(self) -> None:
+        """End what is still going on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def watch(self) -> None:
+        """Look at the folders again and again from now on, until the process drains."""
+        self._begin(self._watch())
+
+    async def _watch(self) -> None:
+        said = ""
         while not self._registry.draining:
             await asyncio.sleep(self._settings.poll_interval_ms / 1e3)
             try:
                 await self.look()
+                said = ""
             except StartupError as error:
-                log.error("what is served stays: %s", error)
+                if said != (said := str(error)):
+                    log.error("what is served stays: %s", error)
             except Exception:
                 log.exception("what is served stays: looking at the model repository failed")
 
@@ -84,46 +103,70 @@ class Repository:
         Raises Forbidden, ModelNotFound, or Unavailable with the reason if its highest version does not load.
         """
         self._allow(self._settings.repository != "fixed", "load")
-        async with self._changing:
-            found = await self._found(name)
-            for version in [version for other, version in self._registry.failures if other == name]:
-                self._tried.pop((name, version), None)
-            self._last.versions[name] = found.versions[name]  # it is complete: somebody says so
-            await self._follow_model(name, found.versions[name], found.traffic[name])
-            highest = max(found.versions[name])
-            if (reason := self._registry.failures.get((name, highest))) is not None:
-                raise Unavailable(f"failed to load {name!r}: {reason}")
+        await self._alone(self._load_now(name))
 
     async def unload(self, name: str) -> None:
-        """Serve a model no longer. Raises Forbidden."""
+        """Serve a model no longer, and wait until it is gone. Raises Forbidden."""
         self._allow(self._settings.repository == "explicit", "unload")
-        async with self._changing:
-            self._last.versions.pop(name, None)
-            await self._follow_model(name, {}, Traffic())
+        going: list[Awaitable[None]] = []
+        await self._alone(self._unload_now(name, going))
+        await asyncio.gather(*going)
 
     async def label(self, name: str, traffic: Traffic) -> None:
-        """Write the labels of a model's versions into its folder, and serve by them.
+        """Serve by these labels of a model's versions, and write them into its folder.
 
-        Raises Forbidden, ModelNotFound, or Unavailable if a version does not load or the file can't be written.
+        Raises Forbidden, ModelNotFound, or Unavailable if a version does not load or the file can't be written. Then
+        the labels stay as they were.
         """
         self._allow(self._settings.repository != "fixed", "label")
-        async with self._changing:
-            found = (await self._found(name)).versions[name]
-            if missing := traffic.versions - {*found}:
-                there = ", ".join(map(str, sorted(found)))
-                raise ModelNotFound(f"no version {min(missing)} of {name}; there is {there}")
+        await self._alone(self._label_now(name, traffic))
+
+    async def _load_now(self, name: str) -> None:
+        found = await self._take(name)
+        await self._follow_model(name, found.versions[name], found.traffic[name])
+        self._demand(name, {max(found.versions[name])})
+
+    async def _unload_now(self, name: str, going: list[Awaitable[None]]) -> None:
+        self._last.versions.pop(name, None)
+        self._registry.traffic.pop(name, None)
+        going += self._retire_all_but(set(), name, {})
+
+    async def _label_now(self, name: str, traffic: Traffic) -> None:
+        found = await self._take(name)
+        if missing := traffic.versions - {*found.versions[name]}:
+            there = ", ".join(map(str, sorted(found.versions[name])))
+            raise ModelNotFound(f"no version {min(missing)} of {name}; there is {there}")
+        before = self._registry.traffic.get(name, Traffic())
+        await self._follow_model(name, found.versions[name], traffic)
+        try:
+            self._demand(name, traffic.versions)
             await asyncio.to_thread(write_traffic, self._settings.model_repository / name, traffic)
-            self._last.versions[name] = found
-            await self._follow_model(name, found, traffic)
-            for version in traffic.versions:
-                if (reason := self._registry.failures.get((name, version))) is not None:
-                    raise Unavailable(f"failed to load {name!r} version {version}: {reason}")
+        except Unavailable:
+            await self._follow_model(name, found.versions[name], before)
+            raise
+        self._last.traffic[name] = traffic
 
     async def unloaded(self) -> list[tuple[str, int]]:
-        """Return the versions that are in the folders and neither served nor failed."""
-        found = await asyncio.to_thread(list_repository, self._settings.model_repository)
+        """Return the versions that are in the folders and neither served nor failed. Raises Unavailable."""
+        found = self._last
+        if self._settings.repository == "explicit":  # nothing else looks
+            async with self._listing:
+                found = await self._list()
         known = {(one.name, one.version) for one in self._registry} | {*self._registry.failures}
         return sorted({(name, number) for name, versions in found.versions.items() for number in versions} - known)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _alone(self, change: Coroutine[Any, Any, None]) -> None:
+        async def carried_out() -> None:
+            async with self._changing:
+                await change
+
+        await asyncio.shield(self._begin(carried_out()))
 
     def _allow(self, by_mode: bool, what: str) -> None:
         if not self._settings.admin_api:
@@ -131,14 +174,28 @@ class Repository:
         if not by_mode:
             raise Forbidden(f"no client may {what} models: the server runs with repository={self._settings.repository}")
 
-    async def _found(self, name: str) -> Listing:
-        """List the repository, in which ``name`` must have a version."""
-        found = await asyncio.to_thread(list_repository, self._settings.model_repository)
+    async def _list(self) -> Listing:
+        try:
+            return await asyncio.to_thread(list_repository, self._settings.model_repository)
+        except StartupError as error:
+            raise Unavailable(str(error)) from None
+
+    async def _take(self, name: str) -> Listing:
+        """List the repository, in which ``name`` must have a version, and take what is there for complete."""
+        found = await self._list()
         if (reason := found.unreadable.get(name)) is not None:
             raise Unavailable(f"failed to load {name!r}: {reason}")
         if not found.versions.get(name):
             raise ModelNotFound(f"no model {name!r} in the model repository")
+        for version in [version for other, version in self._registry.failures if other == name]:
+            self._tried.pop((name, version), None)
+        self._last.versions[name], self._last.traffic[name] = found.versions[name], found.traffic[name]
         return found
+
+    def _demand(self, name: str, versions: set[int]) -> None:
+        for version in versions:
+            if (reason := self._registry.failures.get((name, version))) is not None:
+                raise Unavailable(f"failed to load {name!r} version {version}: {reason}")
 
     async def _follow(self, found: Listing) -> list[str]:
         """Serve what was found. Return why versions that can't meet the settings are not served."""
@@ -147,8 +204,10 @@ class Repository:
         for name, reason in found.unreadable.items():
             self._fail(name, reason)
         for name in sorted(({*found.versions} | served) - {*found.unreadable}):
-            versions, traffic = found.versions.get(name, {}), found.traffic.get(name, Traffic())
-            refused += await self._follow_model(name, versions, traffic)
+            traffic = found.traffic.get(name)
+            if traffic is None or traffic != self._last.traffic.get(name):
+                traffic = self._registry.traffic.get(name, Traffic())
+            refused += await self._follow_model(name, found.versions.get(name, {}), traffic)
         return refused
 
     def _fail(self, name: str, reason: str) -> None:
@@ -161,19 +220,18 @@ class Repository:
         """Serve the best versions of a model. Return why versions that can't meet the settings are not served."""
         failures, before = self._registry.failures, self._registry.traffic.get(name, Traffic())
         failures.pop((name, 0), None)
-        best, labelled, refused = list[int](), set[int](), list[str]()
+        best, refused = list[int](), list[str]()
         for number in sorted(found, reverse=True):
-            has_label = number in traffic.versions | before.versions
-            if not has_label and len(best) == self._settings.keep_versions:
+            if number not in traffic.versions | before.versions and len(best) == self._settings.keep_versions:
                 continue
             refused += await self._try(name, number, found[number])
             if number in self._served(name):
-                labelled |= {number} if has_label else set()
                 best = [*best, number][: self._settings.keep_versions]
-        # A label moves once its version is served. Until then the version that had it keeps it.
-        now = traffic if traffic.versions <= labelled else before
+        now = traffic.moved(before, self._served(name))
         self._registry.traffic[name] = now
-        await self._retire_all_but({*best} | (labelled & now.versions), name, found)
+        self._retire_all_but(({*best} | now.versions) & {*found}, name, found)
+        if not self._served(name):
+            del self._registry.traffic[name]
         for number in traffic.versions - {*found}:
             failures[name, number] = f"{name} has a label for version {number}, and no such version"
         return refused
@@ -191,13 +249,15 @@ class Repository:
         self._tried[name, version] = signature
         return refused
 
-    async def _retire_all_but(self, kept: set[int], name: str, found: Mapping[int, Signature]) -> None:
+    def _retire_all_but(self, kept: set[int], name: str, found: Mapping[int, Signature]) -> list[Awaitable[None]]:
         """Retire the versions that others supersede, and those that no folder has had in two looks."""
+        going = []
         gone = {number for other, number in self._registry.failures if other == name} - {*found}
         for number in (self._served(name) - kept) | gone:
             if number in found or number not in self._last.versions.get(name, {}):
                 self._tried.pop((name, number), None)
-                await self._retire(name, number)
+                going.append(self._retire(name, number))
+        return going
 
     def _served(self, name: str) -> set[int]:
         return {one.version for one in self._registry if one.name == name}

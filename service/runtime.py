@@ -31,7 +31,6 @@ class Runtime:
     """
 
     loading: asyncio.Task[None]  # fails with StartupError when the process cannot serve as it is configured
-    _watching: asyncio.Task[None] | None = None
 
     def __init__(self, settings: Settings, only: str | None = None) -> None:
         """Serve all models of the repository, or ``only`` one."""
@@ -56,10 +55,8 @@ class Runtime:
 
     async def __aexit__(self, *_: object) -> None:
         self.drain()
-        following = [self.loading] if self._watching is None else [self.loading, self._watching]
-        for task in following:
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        self.loading.cancel()
+        await asyncio.gather(self.loading, self.repository.close(), return_exceptions=True)
         self._decoders.close()
         self._batcher.close()
 
@@ -92,29 +89,29 @@ class Runtime:
         place = f"{classifier.placement.precision} on {classifier.placement.provider}"
         first_ms = classifier.batch_s[1] * 1e3
         log.info("loaded %r: %s (%s), batch 1 in %.0f ms", classifier, place, classifier.placement.reason, first_ms)
-        await self._end(replaced)
+        self._end(replaced)
 
     def _reason(self, error: Exception) -> str:
         """Return why a folder is not served, for clients: where the model repository is, only the log tells."""
         return (str(error) or repr(error)).replace(f"{self.settings.model_repository}{os.sep}", "")
 
-    async def retire(self, name: str, version: int) -> None:
+    def retire(self, name: str, version: int) -> asyncio.Future[None]:
         """Serve a version no longer: it finishes what was asked of it and goes, with all its memory and figures.
 
-        Raises ModelNotFound.
+        Nobody finds the version from now on. Await what this returns to wait until it is gone. Raises ModelNotFound.
         """
-        await self._end(self.registry.withdraw(name, version))
+        return self._end(self.registry.withdraw(name, version))
 
-    async def _end(self, classifier: Classifier | None) -> None:
+    def _end(self, classifier: Classifier | None) -> asyncio.Future[None]:
         """Retire a version that nobody finds any more, even if the caller does not wait for that."""
-        if classifier is not None:
-            task = asyncio.create_task(self._retire(classifier))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-            del classifier
-            await asyncio.shield(task)
+        task = asyncio.create_task(self._retire(classifier))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return asyncio.shield(task)
 
-    async def _retire(self, classifier: Classifier) -> None:
+    async def _retire(self, classifier: Classifier | None) -> None:
+        if classifier is None:
+            return
         await classifier.retire()
         served = {one.version for one in self.registry if one.name == classifier.name}
         if classifier.version not in served:
@@ -131,4 +128,4 @@ class Runtime:
         if not self.registry.draining:
             self.registry.phase = "serving"
             if self.settings.repository == "poll":
-                self._watching = asyncio.create_task(self.repository.watch())
+                self.repository.watch()

@@ -12,13 +12,17 @@ from service.errors import InvalidParameter
 _MOST_FIELDS = 1000
 _MOST_NUMBERS = 1_250_000  # bytes of one list of numbers: pixels of two images. A million take 60 ms of the event loop
 _Path = tuple[int, ...]
-_INPUTS, _OUTPUTS, _CONTENTS, _PICTURES = (5,), (6,), (5, 5), (5, 5, 8)  # of ModelInferRequest, by numbers of fields
+_MOST_SHAPE = 80  # bytes of a shape's numbers
+# Fields of ModelInferRequest, by their numbers.
+_INPUTS, _OUTPUTS, _SHAPE, _CONTENTS, _PICTURES = (5,), (6,), (5, 3), (5, 5), (5, 5, 8)
 
 
 def check(message: bytes) -> None:
-    """Raise InvalidParameter if a request to infer has more parts than it can need, or is no message at all."""
+    """Raise InvalidParameter if a request has more parts than it can need, or is no message at all."""
     fields = _fields(memoryview(message))
     for path, size in islice(fields, _MOST_FIELDS):
+        if path == _SHAPE and size > _MOST_SHAPE:
+            raise InvalidParameter(f"a shape has {size} bytes, and {_MOST_SHAPE} are enough")
         if path[:-1] == _CONTENTS and path != _PICTURES and size > _MOST_NUMBERS:
             raise InvalidParameter(f"{size} bytes of numbers: send a tensor of this size in raw_input_contents")
     if next(fields, None) is not None:

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from service.classifier import Classifier
 from service.errors import InvalidParameter
 from service.grpc import fields
-from service.grpc.inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
+from service.grpc.inference_pb2 import InferParameter, ModelInferResponse
 from service.open_inference.infer import InferRequest, Parameter, Parameters, described, refuse_shared_memory
 from service.open_inference.tensors import Given, Tensor
 
@@ -17,8 +17,7 @@ _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 def parse(kind: type[Message], raw: bytes) -> Any:
     """Return the message in ``raw``. Raises InvalidParameter."""
-    if kind is ModelInferRequest:
-        fields.check(raw)
+    fields.check(raw)
     try:
         return kind.FromString(raw)
     except DecodeError as error:

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 
@@ -30,18 +31,12 @@ async def serving(runtime: Runtime) -> AsyncIterator[int]:
     }
     # As many calls again as the queue holds images: for those that are read, refused, or ask for health.
     server = grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=2 * settings.max_queue_size)
-    methods = [
-        Method(f"/{service}/{name}", rpc, runtime) for service, rpcs in RPCS.items() for name, rpc in rpcs.items()
-    ]
-    for method in methods:
-        _, service, name = method.path.split("/")
-        # As far as gRPC knows, each call is a stream of one message. So the server says when it takes the message.
-        handler = (
-            grpc.stream_stream_rpc_method_handler(method.stream)
-            if method.rpc.is_stream
-            else grpc.stream_unary_rpc_method_handler(method.unary)
-        )
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {name: handler})])
+    methods = list[Method]()
+    for service, rpcs in RPCS.items():
+        answering = {name: Method(f"/{service}/{name}", rpc, runtime) for name, rpc in rpcs.items()}
+        handlers = {name: _handler(method) for name, method in answering.items()}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+        methods += answering.values()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -54,3 +49,10 @@ async def serving(runtime: Runtime) -> AsyncIterator[int]:
         for method in methods:
             method.stop_reading()
         await server.stop(settings.max_timeout_ms / 1e3)
+
+
+def _handler(method: Method) -> Any:
+    """Return what gRPC calls. As far as gRPC knows, each call streams its message, so the server says when it comes."""
+    if method.rpc.is_stream:
+        return grpc.stream_stream_rpc_method_handler(method.stream)
+    return grpc.stream_unary_rpc_method_handler(method.unary)

@@ -21,7 +21,7 @@ _ADMIN = ("/metrics", "/live", "/openapi.json", "/v2/repository/models/")
 
 @dataclass(frozen=True)
 class Door:
-    """Asks every request for its key, but for health checks."""
+    """Asks every request for its key, but for health checks and for the pages."""
 
     app: ASGIApp
     keys: Keys

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from service.errors import InvalidParameter
+from service.errors import Forbidden, InvalidParameter
 from service.http.body import Body
 from service.inference.traffic import Traffic
 from service.open_inference.descriptions import repository_index
@@ -17,6 +17,9 @@ router = APIRouter(prefix="/v2/repository", include_in_schema=False)
 
 async def _read(request: Request) -> tuple[Runtime, dict[str, Any]]:
     runtime: Runtime = request.app.state.runtime
+    # A browser sends such a request for any page that the administrator looks at.
+    if "origin" in request.headers and runtime.keys is None:
+        raise Forbidden("a web page may ask this only where api_keys are set")
     with Body(request, runtime.settings, runtime.body_bytes) as body:
         return runtime, read_parameters(await body.whole())
 

@@ -69,7 +69,7 @@ async def golden(
     request: Request,
     name: str,
     number: Annotated[int, Path(ge=0, description="of the sample, from 0")],
-    version: Annotated[int | None, Query(ge=1, description="the highest if left out")] = None,
+    version: Annotated[int | None, Query(ge=1, description="the version served by default if left out")] = None,
 ) -> Response:
     """Return the picture of a golden sample."""
     classifier = _runtime(request).registry.find(name, version)

@@ -170,12 +170,22 @@ def private_copy(folder: Path, variant: Variant) -> Iterator[Path]:
             for entry in filter(None, (variant, variant.external_data)):
                 copy = Path(private, entry.file)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                with _opened(folder / entry.file) as file, copy.open("wb") as written:
-                    shutil.copyfileobj(file, written, 1 << 20)
+                with _opened(folder / entry.file) as file:
+                    _copy(file, copy)
             yield checked_variant(Path(private), variant)
         except StartupError as error:
             error.args = (str(error).replace(private, str(folder)),)
             raise
+
+
+def _copy(file: BufferedReader, path: Path) -> None:
+    try:
+        with path.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+    except OSError as error:
+        raise StartupError(
+            f"can't copy the weights to {path.parent}: {error.strerror}; TMPDIR names the folder"
+        ) from error
 
 
 def _name_at(location: re.Match[bytes]) -> tuple[int, int]:

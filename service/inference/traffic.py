@@ -1,5 +1,6 @@
 """Labels of a model's versions: ``stable`` and ``canary``, in a small file beside the versions."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, Self
 
@@ -31,6 +32,18 @@ class Traffic(BaseModel):
         if self.canary is not None and self.canary == self.stable:
             raise ValueError("one version can't be both stable and canary")
         return self
+
+    def moved(self, before: Self, served: Collection[int]) -> Self:
+        """Return these labels, but each whose version is not ``served`` stays where it was ``before``."""
+
+        def lost(version: int | None) -> bool:
+            return version is not None and version not in served
+
+        stable = before.stable if lost(self.stable) else self.stable
+        canary = before if lost(self.canary) else self
+        if lost(canary.canary) or canary.canary == stable:
+            return type(self)(stable=stable)
+        return type(self)(stable=stable, canary=canary.canary, canary_share=canary.canary_share)
 
     @property
     def versions(self) -> set[int]:

@@ -107,6 +107,7 @@ def test_cache(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "miss_costs_ms" in found
 
 
+@pytest.mark.usefixtures("xception_alone")
 def test_triton(bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("INFERCEPTION_PRECISION", "int8")
     assert bench("triton --quick") == 0

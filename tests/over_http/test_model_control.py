@@ -85,6 +85,13 @@ def test_what_cannot_be_loaded_is_an_error(client: triton.InferenceServerClient,
     assert str(models) not in str(caught.value)
 
 
+def test_a_web_page_of_another_origin_controls_nothing(controlled: Server) -> None:
+    with controlled.client() as http:
+        refused = http.post("/v2/repository/models/xception/unload", headers={"Origin": "https://a.example"})
+        assert (refused.status_code, "web page" in refused.json()["error"]) == (403, True)
+        assert http.get("/v2/models/xception/ready").status_code == 200
+
+
 @pytest.mark.parametrize("what", ["load", "unload", "labels"])
 def test_nobody_controls_a_server_that_does_not_say_so(server: Server, what: str) -> None:
     with server.client() as http:

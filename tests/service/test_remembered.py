@@ -204,9 +204,7 @@ async def test_a_picture_s_own_fault_is_the_answer_to_all_and_not_remembered() -
     assert len(ask.runs) == 2
 
 
-@pytest.mark.parametrize(
-    "stricter", [{"priority": Priority.HIGH}, {"max_wait": 1.0}], ids=lambda terms: str(*terms)
-)
+@pytest.mark.parametrize("stricter", [{"priority": Priority.HIGH}, {"max_wait": 1.0}], ids=lambda terms: str(*terms))
 async def test_nobody_waits_for_a_run_on_easier_terms(stricter: dict[str, float]) -> None:
     ask = Asked()
     easy, strict = await ask(b"a"), await ask(b"a", **stricter)  # type: ignore[arg-type] # one is a Priority

@@ -165,6 +165,8 @@ async def test_labels_share_the_traffic(model_repository: Path, tmp_path: Path) 
         assert await asked(runtime, 40) == {1: 40}
         labels.unlink()
         await runtime.repository.look()
+        assert served(runtime) == [1, 3]  # whoever replaces a file may need a moment
+        await runtime.repository.look()
         assert served(runtime) == [3]
         with pytest.raises(ModelNotFound, match="no version of xception is labelled canary"):
             runtime.registry.find("xception", "canary")
@@ -183,8 +185,9 @@ async def test_a_label_moves_once_its_version_is_served(model_repository: Path, 
             assert await asked(runtime, 4) == {1: 2, 3: 2}
         with pytest.raises(ModelNotFound, match="no version 9 of xception; there is 1, 2, 3"):
             await runtime.repository.label("xception", Traffic(stable=9))
-        (models / "xception" / "traffic.json").write_text('{"stable": 9}')
-        await runtime.repository.look()
+        (models / "xception" / "traffic.json").write_text('{"stable": 9, "canary": 3, "canary_share": 0.5}')
+        for _ in range(2):
+            await runtime.repository.look()
         assert await asked(runtime, 4) == {1: 2, 3: 2}
         assert "no such version" in runtime.registry.failures["xception", 9]
         (models / "xception" / "traffic.json").write_text("{")
@@ -193,9 +196,72 @@ async def test_a_label_moves_once_its_version_is_served(model_repository: Path, 
         assert "traffic.json is wrong" in runtime.registry.failures["xception", 0]
         assert runtime.registry.unready is None
         (models / "xception" / "traffic.json").write_text("{}")
-        await runtime.repository.look()
+        for _ in range(2):
+            await runtime.repository.look()
         assert served(runtime) == [3]
         assert {*runtime.registry.failures} == {("xception", 2)}
+
+
+async def test_a_start_with_a_canary_that_fails_keeps_the_stable_version(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    models = repository(tmp_path, model_repository, 1, 2, 3)
+    damage(models / "xception" / "2")
+    (models / "xception" / "traffic.json").write_text('{"stable": 1, "canary": 2, "canary_share": 0.5}')
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        assert await asked(runtime, 4) == {1: 4}
+        assert served(runtime) == [1, 3]
+        assert runtime.registry.unready is None
+
+
+async def test_labels_outlast_a_folder_that_is_away_for_a_moment(model_repository: Path, tmp_path: Path) -> None:
+    models = repository(tmp_path, model_repository, 1, 2, 3)
+    (models / "xception" / "traffic.json").write_text('{"stable": 1, "canary": 2, "canary_share": 0.5}')
+    shutil.copytree(models / "xception", models / "other", symlinks=True)  # so that the repository is not empty
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        (models / "xception").rename(models / ".away")
+        await runtime.repository.look()
+        assert await asked(runtime, 4) == {1: 2, 2: 2}
+        (models / ".away").rename(models / "xception")
+        await runtime.repository.look()
+        assert await asked(runtime, 4) == {1: 2, 2: 2}
+
+
+async def test_a_client_that_leaves_does_not_stop_what_it_asked_for(model_repository: Path, tmp_path: Path) -> None:
+    async with Runtime(settings(tmp_path)) as runtime:
+        await runtime.loading
+        repository(tmp_path, model_repository, 1)
+        loading = asyncio.create_task(runtime.repository.load("xception"))
+        await until(lambda: runtime.repository._changing.locked())
+        loading.cancel()
+        await until(lambda: served(runtime) == [1])
+
+
+async def test_a_change_does_not_wait_for_the_questions_of_a_version_that_goes(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    models = repository(tmp_path, model_repository, 1, 2)
+    (models / "xception" / "traffic.json").write_text('{"stable": 1}')
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        slow = runtime.predict.question("xception", 1, None, Priority.NORMAL)
+        async with slow.asked():
+            await runtime.repository.label("xception", Traffic())
+            assert served(runtime) == [2]
+            await runtime.repository.label("xception", Traffic(stable=2))
+
+
+async def test_clients_are_told_that_the_mount_has_gone(model_repository: Path, tmp_path: Path) -> None:
+    models = repository(tmp_path / "models", model_repository, 1)
+    async with Runtime(settings(models)) as runtime:
+        await runtime.loading
+        models.rename(tmp_path / "gone")
+        for ask in (runtime.repository.load("xception"), runtime.repository.unloaded()):
+            with pytest.raises(Unavailable, match="can't read the model repository"):
+                await ask
+        assert served(runtime) == [1]
 
 
 async def test_a_client_loads_and_unloads(model_repository: Path, tmp_path: Path) -> None:
@@ -211,7 +277,7 @@ async def test_a_client_loads_and_unloads(model_repository: Path, tmp_path: Path
         await runtime.repository.load("xception")
         assert runtime.registry.find("xception") is first  # nothing had changed
         damage(repository(tmp_path, model_repository, 2) / "xception" / "2")
-        with pytest.raises(Unavailable, match=r"failed to load 'xception': .*sha256"):
+        with pytest.raises(Unavailable, match=r"failed to load 'xception' version 2: .*sha256"):
             await runtime.repository.load("xception")
         assert runtime.registry.find("xception") is first
         await runtime.repository.unload("xception")

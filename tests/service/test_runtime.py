@@ -115,7 +115,7 @@ async def test_a_question_keeps_its_version_until_it_ends(model_repository: Path
         await runtime.loading
         question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
         async with question.asked():
-            retiring = asyncio.create_task(runtime.retire("xception", 1))
+            retiring = asyncio.ensure_future(runtime.retire("xception", 1))
             with pytest.raises(ModelNotFound):
                 await until(lambda: runtime.registry.find("xception", 1) is None)
             sample = question.classifier.folder / question.classifier.manifest.golden[0].file
@@ -141,7 +141,7 @@ async def test_a_version_goes_even_if_nobody_waits_for_that(model_repository: Pa
         old = weakref.ref(runtime.registry.find("xception"))
         question = runtime.predict.question("xception", 1, None, Priority.NORMAL)
         async with question.asked():
-            retiring = asyncio.create_task(runtime.retire("xception", 1))
+            retiring = asyncio.ensure_future(runtime.retire("xception", 1))
             await until(lambda: not list(runtime.registry))
             retiring.cancel()
             await asyncio.wait([retiring])
@@ -158,4 +158,4 @@ async def test_a_version_that_failed_can_be_forgotten(model_repository: Path, tm
         await runtime.retire("xception", 1)
         assert runtime.registry.unready is None
         with pytest.raises(ModelNotFound):
-            await runtime.retire("xception", 1)
+            runtime.retire("xception", 1)

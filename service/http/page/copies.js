@@ -36,7 +36,7 @@ async function sendForm(form, model, seen) {
   for (const result of results) {
     if (result.error) seen.failed += 1;
     else seen.answered += 1;
-    seen.batches += 1 / (result.batch_size ?? Number.POSITIVE_INFINITY);
+    seen.batches += 1 / (result.batch_size || Number.POSITIVE_INFINITY);
   }
   told.textContent = words(seen);
 }

@@ -9,14 +9,15 @@ import { watch } from "./live.js";
 
 const ready = document.querySelector("#ready");
 const LOOK_MS = 5000;
+let listed = "";
 
-/** Say whether the server is ready, and list the models again whenever that changes. */
+/** Say whether the server is ready, and list the models again whenever they change. */
 async function follow() {
   const said = await ask("health/ready").then(
     () => "ready",
     (problem) => `not ready: ${problem.detail}`,
   );
-  if (said === ready.textContent) return;
+  if (said === ready.textContent && !listed) return; // the reader may have to find a key first
   ready.textContent = said;
   ready.className = said === "ready" ? "good" : "bad";
   await show().catch((problem) => {
@@ -24,9 +25,12 @@ async function follow() {
   });
 }
 
-/** List the models. Those whose labels mean nothing come last. */
+/** List the models if they have changed. Those whose labels mean nothing come last. */
 async function show() {
-  const { models } = await (await ask("models")).json();
+  const told = await (await ask("models")).text();
+  if (told === listed) return;
+  listed = told;
+  const { models } = JSON.parse(told);
   models.sort((one, other) => other.trained - one.trained);
   offer(models);
   list(models);

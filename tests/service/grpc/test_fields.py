@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidParameter
 from service.grpc import fields, messages
-from service.grpc.inference_pb2 import ModelInferRequest
+from service.grpc.inference_pb2 import ModelInferRequest, RepositoryModelLoadRequest
 
 texts = st.text(max_size=3)
 numbers = st.integers(-(2**31), 2**31 - 1)
@@ -49,6 +49,21 @@ def ask(raw: bytes) -> None:
         asked = messages.read(messages.parse(ModelInferRequest, raw))
         asked.terms()
         asked.wanted()
+
+
+def test_a_shape_has_a_bound() -> None:
+    request = ModelInferRequest()
+    request.inputs.add(shape=[1] * 100)
+    with pytest.raises(InvalidParameter, match="a shape has 100 bytes"):
+        messages.parse(ModelInferRequest, request.SerializeToString())
+
+
+def test_other_requests_have_a_bound_too() -> None:
+    request = RepositoryModelLoadRequest(model_name="m")
+    for number in range(1001):
+        request.parameters[str(number)].bool_param = True
+    with pytest.raises(InvalidParameter, match="more than 1000 fields"):
+        messages.parse(RepositoryModelLoadRequest, request.SerializeToString())
 
 
 @pytest.mark.fuzz
