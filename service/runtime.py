@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from service.auth import Keys, read_keys
@@ -44,6 +45,8 @@ class Runtime:
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)
         self._batcher = Batcher(self.metrics, settings.probe_interval_ms / 1e3)
         self._retiring: set[asyncio.Task[None]] = set()
+        # One thread loads all: what a load has freed is there for that thread's next load, but for no other thread.
+        self._loader = ThreadPoolExecutor(1, "load")
         self.metrics.registry.register(self.registry)
         self.metrics.registry.register(self._decoders)
         self.metrics.held("body_bytes_in_flight", "Bytes of request bodies held in memory", self.body_bytes)
@@ -57,6 +60,7 @@ class Runtime:
         self.drain()
         self.loading.cancel()
         await asyncio.gather(self.loading, self.repository.close(), return_exceptions=True)
+        self._loader.shutdown(wait=False)
         self._decoders.close()
         self._batcher.close()
 
@@ -75,7 +79,8 @@ class Runtime:
             return asyncio.run_coroutine_threadsafe(self._batcher.try_out(work), loop).result()
 
         try:
-            classifier = await asyncio.to_thread(load, folder, self.settings, self._batcher, self._decoders, run_alone)
+            asked = folder, self.settings, self._batcher, self._decoders, run_alone
+            classifier = await loop.run_in_executor(self._loader, load, *asked)
         except Exception as error:
             self.registry.failures[name, version] = self._reason(error)
             log.error("not serving %s: %s", folder, error, exc_info=not isinstance(error, StartupError))
