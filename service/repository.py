@@ -15,9 +15,9 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-from service.errors import Forbidden, ModelNotFound, StartupError, Unavailable
+from service.errors import ModelNotFound, StartupError, Unavailable
 from service.inference.repository import Listing, Signature, list_repository
-from service.inference.traffic import Traffic, write_traffic
+from service.inference.traffic import Traffic
 from service.registry import Registry
 from service.settings import Settings
 
@@ -38,9 +38,9 @@ class Repository:
         self._registry = registry
         self._load = load
         self._retire = retire
-        self._changing, self._listing = asyncio.Lock(), asyncio.Lock()
+        self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last = Listing()
+        self.last = Listing()  # what the last look found
         self._tried: dict[tuple[str, int], Signature] = {}  # what a version was when it was loaded last
 
     async def start(self, only: str | None = None) -> None:
@@ -50,15 +50,15 @@ class Repository:
         """
         default, path = self._settings.default_model, self._settings.model_repository
         async with self._changing:
-            self._last = await asyncio.to_thread(list_repository, path, only)  # what is there at the start is complete
-            names = sorted({name for name, found in self._last.versions.items() if found} | {*self._last.unreadable})
+            self.last = await asyncio.to_thread(list_repository, path, only)  # what is there at the start is complete
+            names = sorted({name for name, found in self.last.versions.items() if found} | {*self.last.unreadable})
             if not names and self._settings.repository != "explicit":
                 raise StartupError(f"no models in {path}: run `make export` first")
             if default is not None and names and default not in names:
                 raise StartupError(f"default_model is {default!r}, but there is only {', '.join(names)}")
-            for line in self._last.left_out:
+            for line in self.last.left_out:
                 log.warning(line)
-            refused = await self._follow(self._last)
+            refused = await self._follow(self.last)
         if refused and not any(self._registry):
             raise StartupError(refused[-1])
 
@@ -90,70 +90,12 @@ class Repository:
         async with self._changing:
             found = await asyncio.to_thread(list_repository, self._settings.model_repository)
             for line in found.left_out:
-                if line not in self._last.left_out:
+                if line not in self.last.left_out:
                     log.warning(line)
             if any(self._registry) and not any(found.versions.values()) and not found.unreadable:
                 raise StartupError(f"the model repository {self._settings.model_repository} is empty: is it mounted?")
             await self._follow(found)
-            self._last = found
-
-    async def load(self, name: str) -> None:
-        """Load a model as it is in its folder now.
-
-        Raises Forbidden, ModelNotFound, or Unavailable with the reason if its highest version does not load.
-        """
-        self._allow(self._settings.repository != "fixed", "load")
-        await self._alone(self._load_now(name))
-
-    async def unload(self, name: str) -> None:
-        """Serve a model no longer, and wait until it is gone. Raises Forbidden."""
-        self._allow(self._settings.repository == "explicit", "unload")
-        going: list[Awaitable[None]] = []
-        await self._alone(self._unload_now(name, going))
-        await asyncio.gather(*going)
-
-    async def label(self, name: str, traffic: Traffic) -> None:
-        """Serve by these labels of a model's versions, and write them into its folder.
-
-        Raises Forbidden, ModelNotFound, or Unavailable if a version does not load or the file can't be written. Then
-        the labels stay as they were.
-        """
-        self._allow(self._settings.repository != "fixed", "label")
-        await self._alone(self._label_now(name, traffic))
-
-    async def _load_now(self, name: str) -> None:
-        found = await self._take(name)
-        await self._follow_model(name, found.versions[name], found.traffic[name])
-        self._demand(name, {max(found.versions[name])})
-
-    async def _unload_now(self, name: str, going: list[Awaitable[None]]) -> None:
-        self._last.versions.pop(name, None)
-        self._registry.traffic.pop(name, None)
-        going += self._retire_all_but(set(), name, {})
-
-    async def _label_now(self, name: str, traffic: Traffic) -> None:
-        found = await self._take(name)
-        if missing := traffic.versions - {*found.versions[name]}:
-            there = ", ".join(map(str, sorted(found.versions[name])))
-            raise ModelNotFound(f"no version {min(missing)} of {name}; there is {there}")
-        before = self._registry.traffic.get(name, Traffic())
-        await self._follow_model(name, found.versions[name], traffic)
-        try:
-            self._demand(name, traffic.versions)
-            await asyncio.to_thread(write_traffic, self._settings.model_repository / name, traffic)
-        except Unavailable:
-            await self._follow_model(name, found.versions[name], before)
-            raise
-        self._last.traffic[name] = traffic
-
-    async def unloaded(self) -> list[tuple[str, int]]:
-        """Return the versions that are in the folders and neither served nor failed. Raises Unavailable."""
-        found = self._last
-        if self._settings.repository == "explicit":  # nothing else looks
-            async with self._listing:
-                found = await self._list()
-        known = {(one.name, one.version) for one in self._registry} | {*self._registry.failures}
-        return sorted({(name, number) for name, versions in found.versions.items() for number in versions} - known)
+            self.last = found
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -161,41 +103,33 @@ class Repository:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _alone(self, change: Coroutine[Any, Any, None]) -> None:
+    async def change(self, work: Coroutine[Any, Any, None]) -> None:
+        """Carry out ``work`` while nothing else changes what is served, and to its end even if the caller leaves."""
+
         async def carried_out() -> None:
             async with self._changing:
-                await change
+                await work
 
         await asyncio.shield(self._begin(carried_out()))
 
-    def _allow(self, by_mode: bool, what: str) -> None:
-        if not self._settings.admin_api:
-            raise Forbidden(f"no client may {what} models: the server runs without admin_api")
-        if not by_mode:
-            raise Forbidden(f"no client may {what} models: the server runs with repository={self._settings.repository}")
-
-    async def _list(self) -> Listing:
+    async def listed(self) -> Listing:
+        """List the folders. Raises Unavailable."""
         try:
             return await asyncio.to_thread(list_repository, self._settings.model_repository)
         except StartupError as error:
             raise Unavailable(str(error)) from None
 
-    async def _take(self, name: str) -> Listing:
-        """List the repository, in which ``name`` must have a version, and take what is there for complete."""
-        found = await self._list()
+    async def take(self, name: str) -> Listing:
+        """List the folders, and take what is in those of a model for complete. Raises ModelNotFound or Unavailable."""
+        found = await self.listed()
         if (reason := found.unreadable.get(name)) is not None:
             raise Unavailable(f"failed to load {name!r}: {reason}")
         if not found.versions.get(name):
             raise ModelNotFound(f"no model {name!r} in the model repository")
         for version in [version for other, version in self._registry.failures if other == name]:
             self._tried.pop((name, version), None)
-        self._last.versions[name], self._last.traffic[name] = found.versions[name], found.traffic[name]
+        self.last.versions[name], self.last.traffic[name] = found.versions[name], found.traffic[name]
         return found
-
-    def _demand(self, name: str, versions: set[int]) -> None:
-        for version in versions:
-            if (reason := self._registry.failures.get((name, version))) is not None:
-                raise Unavailable(f"failed to load {name!r} version {version}: {reason}")
 
     async def _follow(self, found: Listing) -> list[str]:
         """Serve what was found. Return why versions that can't meet the settings are not served."""
@@ -205,9 +139,9 @@ class Repository:
             self._fail(name, reason)
         for name in sorted(({*found.versions} | served) - {*found.unreadable}):
             traffic = found.traffic.get(name)
-            if traffic is None or traffic != self._last.traffic.get(name):
+            if traffic is None or traffic != self.last.traffic.get(name):
                 traffic = self._registry.traffic.get(name, Traffic())
-            refused += await self._follow_model(name, found.versions.get(name, {}), traffic)
+            refused += await self.follow_model(name, found.versions.get(name, {}), traffic)
         return refused
 
     def _fail(self, name: str, reason: str) -> None:
@@ -216,8 +150,11 @@ class Repository:
             log.error("%s stays as it is: %s", name, reason)
         self._registry.failures[name, 0] = reason
 
-    async def _follow_model(self, name: str, found: Mapping[int, Signature], traffic: Traffic) -> list[str]:
-        """Serve the best versions of a model. Return why versions that can't meet the settings are not served."""
+    async def follow_model(self, name: str, found: Mapping[int, Signature], traffic: Traffic) -> list[str]:
+        """Serve the best of the versions ``found`` of a model, and move its labels to ``traffic``.
+
+        Returns why versions that can't meet the settings are not served.
+        """
         failures, before = self._registry.failures, self._registry.traffic.get(name, Traffic())
         failures.pop((name, 0), None)
         best, refused = list[int](), list[str]()
@@ -236,9 +173,15 @@ class Repository:
             failures[name, number] = f"{name} has a label for version {number}, and no such version"
         return refused
 
+    def drop(self, name: str) -> list[Awaitable[None]]:
+        """Serve no version of a model. What is returned waits until they are gone."""
+        self.last.versions.pop(name, None)
+        self._registry.traffic.pop(name, None)
+        return self._retire_all_but(set(), name, {})
+
     async def _try(self, name: str, version: int, signature: Signature) -> list[str]:
         """Load a version unless it was tried as it is now, or changed since the last look."""
-        settled = self._last.versions.get(name, {}).get(version) == signature
+        settled = self.last.versions.get(name, {}).get(version) == signature
         if not settled or self._tried.get((name, version)) == signature:
             return []
         refused = []
@@ -254,7 +197,7 @@ class Repository:
         going = []
         gone = {number for other, number in self._registry.failures if other == name} - {*found}
         for number in (self._served(name) - kept) | gone:
-            if number in found or number not in self._last.versions.get(name, {}):
+            if number in found or number not in self.last.versions.get(name, {}):
                 self._tried.pop((name, number), None)
                 going.append(self._retire(name, number))
         return going

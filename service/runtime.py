@@ -16,6 +16,7 @@ from service.classifier import Classifier, load
 from service.errors import InvalidManifest, StartupError
 from service.inference.decoders import Decoders
 from service.metrics import Metrics
+from service.model_control import ModelControl
 from service.predict import Predict
 from service.registry import Registry
 from service.repository import Repository
@@ -40,6 +41,7 @@ class Runtime:
         self._decoders = Decoders(settings)
         self.registry = Registry(settings.default_model, self._decoders)
         self.repository = Repository(settings, self.registry, self.load, self.retire)
+        self.control = ModelControl(settings, self.registry, self.repository)
         self.predict = Predict(self.registry, self.metrics, settings)
         self.keys = Keys(read_keys(settings.api_keys)) if settings.api_keys else None
         self.body_bytes = Budget(settings.max_body_bytes_in_flight)

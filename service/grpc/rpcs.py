@@ -109,14 +109,14 @@ async def load(call: Call, request: Any) -> Message:
     _demand_admin(call)
     if request.parameters:
         raise InvalidParameter("a model is loaded as it is in the repository: nothing reads parameters")
-    await call.runtime.repository.load(request.model_name)
+    await call.runtime.control.load(request.model_name)
     return pb.RepositoryModelLoadResponse()
 
 
 async def unload(call: Call, request: Any) -> Message:
     """Serve a model no longer, and answer when it is gone."""
     _demand_admin(call)
-    await call.runtime.repository.unload(request.model_name)
+    await call.runtime.control.unload(request.model_name)
     return pb.RepositoryModelUnloadResponse()
 
 

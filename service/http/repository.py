@@ -37,7 +37,7 @@ async def load(request: Request, model: str) -> Response:
     runtime, asked = await _read(request)
     if given := asked.get("parameters"):
         raise InvalidParameter(f"a model is loaded as it is in the repository: nothing reads {given!r:.200}")
-    await runtime.repository.load(model)
+    await runtime.control.load(model)
     return Response()
 
 
@@ -45,7 +45,7 @@ async def load(request: Request, model: str) -> Response:
 async def unload(request: Request, model: str) -> Response:
     """Serve a model no longer, and answer when it is gone."""
     runtime, _ = await _read(request)
-    await runtime.repository.unload(model)
+    await runtime.control.unload(model)
     return Response()
 
 
@@ -58,5 +58,5 @@ async def label(request: Request, model: str) -> Response:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise InvalidParameter(wrong) from None
-    await runtime.repository.label(model, traffic)
+    await runtime.control.label(model, traffic)
     return Response()

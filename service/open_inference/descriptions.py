@@ -159,7 +159,7 @@ def statistics(classifier: Classifier) -> dict[str, Any]:
 
 async def repository_index(runtime: Runtime, *, only_ready: bool) -> list[dict[str, str]]:
     """List every version in the repository, with its state, or those that are ready."""
-    registry, unloaded = runtime.registry, await runtime.repository.unloaded()
+    registry, unloaded = runtime.registry, await runtime.control.unloaded()
     served = {(one.name, one.version): one.unready for one in registry}
     reasons = {**registry.failures, **served, **dict.fromkeys(unloaded, "unloaded")}
     return [

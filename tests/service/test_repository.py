@@ -6,35 +6,19 @@ import asyncio
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service.errors import Forbidden, ModelNotFound, StartupError, Unavailable
-from service.inference.traffic import Traffic
+from service.errors import ModelNotFound, StartupError
 from service.runtime import Runtime
 from service.scheduling.batch_queue import Priority
-from service.settings import Settings
 from tests.service.scheduling.gated_session import until
 from tests.service.version_copies import change, entries, repository
+from tests.service.versions_served import asked, damage, served, settings
 
 pytestmark = pytest.mark.anyio
-
-
-def settings(models: Path, **others: Any) -> Settings:
-    chosen: dict[str, Any] = {"repository": "explicit", "admin_api": True, "precision": "int8"} | others
-    return Settings(model_repository=models, device="cpu", max_batch_size=2, **chosen)
-
-
-def served(runtime: Runtime) -> list[int]:
-    return sorted(one.version for one in runtime.registry)
-
-
-def damage(version: Path) -> None:
-    (version / "labels.txt").write_text("cup\n")
 
 
 async def test_a_new_version_takes_the_place_of_the_old_one_once_its_folder_has_settled(
@@ -141,12 +125,6 @@ async def test_several_versions_can_be_served_side_by_side(model_repository: Pat
             runtime.registry.find("xception", 1)
 
 
-async def asked(runtime: Runtime, requests: int) -> Counter[int]:
-    """Count the versions that requests get which name none."""
-    questions = (runtime.predict.question("xception", None, None, Priority.NORMAL) for _ in range(requests))
-    return Counter(question.classifier.version for question in questions)
-
-
 async def test_labels_share_the_traffic(model_repository: Path, tmp_path: Path) -> None:
     models = repository(tmp_path, model_repository, 1, 2, 3)
     labels = models / "xception" / "traffic.json"
@@ -170,36 +148,6 @@ async def test_labels_share_the_traffic(model_repository: Path, tmp_path: Path) 
         assert served(runtime) == [3]
         with pytest.raises(ModelNotFound, match="no version of xception is labelled canary"):
             runtime.registry.find("xception", "canary")
-
-
-async def test_a_label_moves_once_its_version_is_served(model_repository: Path, tmp_path: Path) -> None:
-    models = repository(tmp_path, model_repository, 1, 2, 3)
-    damage(models / "xception" / "2")
-    async with Runtime(settings(models)) as runtime:
-        await runtime.loading
-        await runtime.repository.label("xception", Traffic(stable=1, canary=3, canary_share=0.5))
-        for wrong in (Traffic(stable=2, canary=3), Traffic(stable=2)):
-            with pytest.raises(Unavailable, match=r"version 2: .*sha256"):
-                await runtime.repository.label("xception", wrong)
-            assert served(runtime) == [1, 3]
-            assert await asked(runtime, 4) == {1: 2, 3: 2}
-        with pytest.raises(ModelNotFound, match="no version 9 of xception; there is 1, 2, 3"):
-            await runtime.repository.label("xception", Traffic(stable=9))
-        (models / "xception" / "traffic.json").write_text('{"stable": 9, "canary": 3, "canary_share": 0.5}')
-        for _ in range(2):
-            await runtime.repository.look()
-        assert await asked(runtime, 4) == {1: 2, 3: 2}
-        assert "no such version" in runtime.registry.failures["xception", 9]
-        (models / "xception" / "traffic.json").write_text("{")
-        await runtime.repository.look()
-        assert await asked(runtime, 4) == {1: 2, 3: 2}
-        assert "traffic.json is wrong" in runtime.registry.failures["xception", 0]
-        assert runtime.registry.unready is None
-        (models / "xception" / "traffic.json").write_text("{}")
-        for _ in range(2):
-            await runtime.repository.look()
-        assert served(runtime) == [3]
-        assert {*runtime.registry.failures} == {("xception", 2)}
 
 
 async def test_a_start_with_a_canary_that_fails_keeps_the_stable_version(
@@ -227,91 +175,6 @@ async def test_labels_outlast_a_folder_that_is_away_for_a_moment(model_repositor
         (models / ".away").rename(models / "xception")
         await runtime.repository.look()
         assert await asked(runtime, 4) == {1: 2, 2: 2}
-
-
-async def test_a_client_that_leaves_does_not_stop_what_it_asked_for(model_repository: Path, tmp_path: Path) -> None:
-    async with Runtime(settings(tmp_path)) as runtime:
-        await runtime.loading
-        repository(tmp_path, model_repository, 1)
-        loading = asyncio.create_task(runtime.repository.load("xception"))
-        await until(lambda: runtime.repository._changing.locked())
-        loading.cancel()
-        await until(lambda: served(runtime) == [1])
-
-
-async def test_a_change_does_not_wait_for_the_questions_of_a_version_that_goes(
-    model_repository: Path, tmp_path: Path
-) -> None:
-    models = repository(tmp_path, model_repository, 1, 2)
-    (models / "xception" / "traffic.json").write_text('{"stable": 1}')
-    async with Runtime(settings(models)) as runtime:
-        await runtime.loading
-        slow = runtime.predict.question("xception", 1, None, Priority.NORMAL)
-        async with slow.asked():
-            await runtime.repository.label("xception", Traffic())
-            assert served(runtime) == [2]
-            await runtime.repository.label("xception", Traffic(stable=2))
-
-
-async def test_clients_are_told_that_the_mount_has_gone(model_repository: Path, tmp_path: Path) -> None:
-    models = repository(tmp_path / "models", model_repository, 1)
-    async with Runtime(settings(models)) as runtime:
-        await runtime.loading
-        models.rename(tmp_path / "gone")
-        for ask in (runtime.repository.load("xception"), runtime.repository.unloaded()):
-            with pytest.raises(Unavailable, match="can't read the model repository"):
-                await ask
-        assert served(runtime) == [1]
-
-
-async def test_a_client_loads_and_unloads(model_repository: Path, tmp_path: Path) -> None:
-    async with Runtime(settings(tmp_path)) as runtime:
-        await runtime.loading
-        assert runtime.registry.unready is None
-        with pytest.raises(ModelNotFound):
-            await runtime.repository.load("xception")
-        repository(tmp_path, model_repository, 1)
-        assert await runtime.repository.unloaded() == [("xception", 1)]
-        await asyncio.gather(*(runtime.repository.load("xception") for _ in range(3)))
-        first = runtime.registry.find("xception")
-        await runtime.repository.load("xception")
-        assert runtime.registry.find("xception") is first  # nothing had changed
-        damage(repository(tmp_path, model_repository, 2) / "xception" / "2")
-        with pytest.raises(Unavailable, match=r"failed to load 'xception' version 2: .*sha256"):
-            await runtime.repository.load("xception")
-        assert runtime.registry.find("xception") is first
-        await runtime.repository.unload("xception")
-        assert served(runtime) == []
-        await runtime.repository.unload("xception")
-        assert await runtime.repository.unloaded() == [("xception", 1), ("xception", 2)]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "load", "unload"),
-    [
-        ({"repository": "poll", "admin_api": True}, True, False),
-        ({"repository": "fixed", "admin_api": True}, False, False),
-        ({"repository": "poll", "admin_api": False}, False, False),
-    ],
-)
-async def test_clients_may_do_what_the_settings_say(
-    model_repository: Path, tmp_path: Path, chosen: dict[str, Any], load: bool, unload: bool
-) -> None:
-    models = repository(tmp_path, model_repository, 1)
-    async with Runtime(settings(models, **chosen)) as runtime:
-        await runtime.loading
-        repository(models, model_repository, 2)
-        for allowed, change_it in [
-            (load, runtime.repository.load("xception")),
-            (load, runtime.repository.label("xception", Traffic())),
-            (unload, runtime.repository.unload("xception")),
-        ]:
-            if allowed:
-                await change_it
-            else:
-                with pytest.raises(Forbidden, match="no client may"):
-                    await change_it
-        assert served(runtime) == [2 if load else 1]
 
 
 async def test_the_process_looks_by_itself(model_repository: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,12 @@ def under_hypercorn(app: FastAPI) -> Iterator[str]:
         loop.close()
 
 
+def until_exposed(client: httpx2.Client, line: str) -> None:
+    patience = time.monotonic() + 30
+    while line not in (exposed := client.get("/metrics").text):
+        assert time.monotonic() < patience, exposed
+
+
 def test_hypercorn_serves_it_and_a_client_that_leaves_is_noticed(runtime: Runtime, photo: tuple[bytes, str]) -> None:
     app = create_app(runtime)
 
@@ -88,10 +95,8 @@ def test_hypercorn_serves_it_and_a_client_that_leaves_is_noticed(runtime: Runtim
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as leaving:
             head = f"POST /classify HTTP/1.1\r\nHost: test\r\nContent-Length: {len(photo[0])}\r\n\r\n"
             leaving.sendall(head.encode() + photo[0])
-            while 'inferception_queue_depth{model="xception"} 1.0' not in client.get("/metrics").text:
-                pass
-        while 'inferception_disconnected_total{model="xception",version="1"} 1.0' not in client.get("/metrics").text:
-            pass
+            until_exposed(client, 'inferception_queue_depth{model="xception"} 1.0')
+        until_exposed(client, 'inferception_disconnected_total{model="xception",version="1"} 1.0')
         assert 'inferception_queue_depth{model="xception"} 0.0' in client.get("/metrics").text
 
 
